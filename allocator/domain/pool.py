@@ -1,0 +1,79 @@
+"""SpiderIPPool and SpiderReservedIP as values that the planner reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from allocator.domain.addresses import IntervalSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from allocator.domain.addresses import Address, Network, Version
+    from allocator.domain.selectors import LabelSelector
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    dst: str
+    gw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """Which text of an object a decision was made from: a changed one means deciding again."""
+
+    uid: str
+    generation: int
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    name: str
+    edition: Edition
+    version: Version
+    subnet: Network
+    ips: IntervalSet
+    excludes: IntervalSet
+    gateway: Address | None = None
+    routes: tuple[Route, ...] = ()
+    default: bool = False
+    disabled: bool = False
+    node_names: tuple[str, ...] = ()
+    node_affinity: LabelSelector | None = None
+    namespace_names: tuple[str, ...] = ()
+    namespace_affinity: LabelSelector | None = None
+    pod_affinity: LabelSelector | None = None
+    multus_names: tuple[str, ...] = ()
+    # Whether `status.allocatedIPs` holds the original's records, which nobody has imported into the ledger yet.
+    unadopted: bool = False
+
+    @property
+    def total(self) -> IntervalSet:
+        """What the spec offers: `ips` minus `excludeIPs`. This is what `status.totalIPCount` counts."""
+        return self.ips - self.excludes
+
+    def usable(self, reserved: IntervalSet) -> IntervalSet:
+        """What may be handed out: the total without reservations and without the gateway (invariant I2)."""
+        gateway = [] if self.gateway is None else [self.gateway]
+        return self.total - reserved - IntervalSet.addresses(self.version, gateway)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    name: str
+    edition: Edition
+    ips: IntervalSet
+
+
+def reserved_of(version: Version, reservations: Iterable[Reservation]) -> IntervalSet:
+    """The reserved addresses of a family; a reservation that is being deleted no longer counts."""
+    spans = (
+        span
+        for reservation in reservations
+        if reservation.ips.version == version and not reservation.edition.terminating
+        for span in reservation.ips.spans
+    )
+    return IntervalSet.of(version, spans)

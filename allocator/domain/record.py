@@ -1,0 +1,123 @@
+"""SpiderIPAddress as a value: who holds an address, its states, and the only moves between them.
+
+    claim ──> Held ── retain ──> Retained ── takeover ──> Held
+               │ └ rebind ┘          │
+            release               release
+               v                     v
+            Cooling (until reuse is allowed) ── claim once expired ──> Held, or deleted by the controller
+
+A move takes a record and gives the record to write in its place; the store compares uid and resourceVersion of what was
+read (invariant I6). The CEL rules of the CRD guard the same moves against everybody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from allocator.domain.addresses import Address
+
+REUSE_DELAY: Final = timedelta(seconds=30)
+
+
+class State(StrEnum):
+    HELD = "Held"
+    RETAINED = "Retained"
+    COOLING = "Cooling"
+    QUARANTINED = "Quarantined"
+    CONFLICT = "Conflict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One interface of one pod. `container_id` is that of the sandbox which asked last."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    interface: str
+    node: str
+    container_id: str
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The place in a workload that outlives its pods: an ordinal of a StatefulSet."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """`uid` and `resource_version` are empty until the API server has given them."""
+
+    address: Address
+    pool: str
+    state: State
+    holder: Holder | None
+    slot: Slot | None = None
+    since: datetime
+    until: datetime | None = None
+    uid: str = ""
+    resource_version: str = ""
+
+    def is_of(self, pod_uid: str, interface: str) -> bool:
+        """Whether the pod's interface holds the address now."""
+        holder = self.holder
+        return (
+            self.state is State.HELD
+            and holder is not None
+            and (holder.pod_uid, holder.interface)
+            == (
+                pod_uid,
+                interface,
+            )
+        )
+
+    def is_free(self, now: datetime) -> bool:
+        """Whether the address may be claimed by anyone: cooling, and the delay is over."""
+        return self.state is State.COOLING and cooling_ends(self, now) <= now
+
+
+def cooling_ends(record: Record, now: datetime) -> datetime:
+    """When the cooling of a record ends. Clamped to REUSE_DELAY from now, so that no clock can lock an address away."""
+    return min(record.until or now, now + REUSE_DELAY)
+
+
+def claimed(address: Address, pool: str, holder: Holder, slot: Slot | None, now: datetime) -> Record:
+    return Record(address=address, pool=pool, state=State.HELD, holder=holder, slot=slot, since=now)
+
+
+def reclaimed(cooling: Record, pool: str, holder: Holder, slot: Slot | None, now: datetime) -> Record:
+    """A new holder takes a cooling address; the service has checked that its time has come."""
+    return replace(cooling, pool=pool, state=State.HELD, holder=holder, slot=slot, since=now, until=None)
+
+
+def rebound(held: Record, holder: Holder) -> Record:
+    """The same pod came back with a new sandbox: it keeps the address and the time since which it has it."""
+    return replace(held, holder=holder)
+
+
+def taken_over(record: Record, holder: Holder, now: datetime) -> Record:
+    """The successor in the same slot takes the address of a pod that is proven gone."""
+    return replace(record, state=State.HELD, holder=holder, since=now, until=None)
+
+
+def retained(held: Record, now: datetime) -> Record:
+    """The pod is gone, its slot still stands: the address waits for the successor."""
+    return replace(held, state=State.RETAINED, since=now)
+
+
+def released(record: Record, now: datetime, reuse_delay: timedelta = REUSE_DELAY) -> Record:
+    """The address goes back; it is not handed out before `reuse_delay` is over, so that ARP caches forget it."""
+    return replace(record, state=State.COOLING, since=now, until=now + reuse_delay)

@@ -1,0 +1,95 @@
+"""What is asked for, and what is known when it is decided: the planner's input as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from allocator.domain.record import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """One network interface of one sandbox, as CNI names it (CNI_CONTAINERID, CNI_IFNAME, CNI_NETNS)."""
+
+    container_id: str
+    name: str
+    netns: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRequest:
+    namespace: str
+    pod: str
+    # Empty when an old runtime does not pass K8S_POD_UID; then the API server's is taken.
+    pod_uid: str
+    interface: Interface
+    default_ipv4_pools: tuple[str, ...] = ()
+    default_ipv6_pools: tuple[str, ...] = ()
+    clean_gateway: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelRequest:
+    namespace: str
+    pod: str
+    pod_uid: str
+    interface: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The top controller of a pod: the Deployment behind a ReplicaSet, the CronJob behind a Job, or the pod itself."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    phase: str = "Pending"
+    reason: str = ""
+    restart_policy: str = "Always"
+    # Which controller made it (metadata.ownerReferences with controller: true); None for a bare pod.
+    controller: Owner | None = None
+    deleted_at: datetime | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether containers of the pod run or may still be started."""
+        if self.deleted_at is not None:
+            return False
+        if self.phase == "Succeeded":
+            return self.restart_policy == "Always"
+        if self.phase == "Failed":
+            return self.restart_policy != "Never" and self.reason != "Evicted"
+        return True
+
+    @property
+    def slot(self) -> Slot | None:
+        """The StatefulSet ordinal that the pod fills: owner and name must agree, a name alone proves nothing."""
+        owner = self.controller
+        if owner is None or (owner.api_version, owner.kind) != ("apps/v1", "StatefulSet"):
+            return None
+        prefix, _, ordinal = self.name.rpartition("-")
+        if prefix != owner.name or not ordinal.isdecimal():
+            return None
+        return Slot(
+            api_version=owner.api_version,
+            kind=owner.kind,
+            namespace=self.namespace,
+            name=owner.name,
+            ordinal=int(ordinal),
+        )
