@@ -1,0 +1,70 @@
+"""Run a process: signals cancel the main coroutine, the outcome is the exit code."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+
+from allocator.runtime import logs
+
+log = logs.get_logger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> int:
+    """Run `main` on an event loop of its own and return the exit code of the process.
+
+    SIGTERM and SIGINT cancel `main`, which has as long as it needs to clean up; a second signal ends the process
+    at once. 0 when `main` returned or was stopped by a signal, 1 when it raised (one log line `process_failed`).
+    """
+    return asyncio.run(_supervise(main))
+
+
+async def _supervise(main: Callable[[], Awaitable[None]]) -> int:
+    task = asyncio.current_task()
+    if task is None:  # cannot be: asyncio.run made one
+        raise RuntimeError("no current task: call lifecycle.run, not _supervise")
+    task.set_name("main")
+    loop = asyncio.get_running_loop()
+    stop = _Stop(task)
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.on_signal, number)
+    try:
+        await main()
+    except asyncio.CancelledError:
+        if stop.signal is None:
+            raise
+    except Exception as error:  # the border of the process: whatever comes out here ends it
+        causes = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error))
+        log.exception("process_failed", error=causes)
+        return 1
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+    log.info("process_stopped", signal=stop.signal.name if stop.signal else None)
+    return 0
+
+
+class _Stop:
+    def __init__(self, task: asyncio.Task[int]) -> None:
+        self.signal: signal.Signals | None = None
+        self._task = task
+
+    def on_signal(self, number: signal.Signals) -> None:
+        if self.signal is not None:
+            log.warning("process_killed", signal=number.name)
+            sys.stderr.flush()
+            os._exit(128 + number)  # at once: no cleanup, it is cleanup that hangs
+        self.signal = number
+        log.info("process_stopping", signal=number.name)
+        self._task.cancel()
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,64 @@
+"""Logging: one JSON object per line on stderr, `event` a snake_case constant, everything variable a field."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+# The original's level names too: zap says warn, and has levels above error that we do not need.
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "dpanic": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
+def get_logger(name: str) -> "FilteringBoundLogger":
+    """A logger whose lines carry `logger: name`. May be made at import time, before `configure`."""
+    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+
+
+def configure(level: str) -> None:
+    """Set up logging for the process. Lines of the libraries (asyncio, aiohttp, kubernetes) take the same form
+    from warning up. Fields bound with `structlog.contextvars` are added to each line. ValueError names a bad level.
+    """
+    try:
+        threshold = LEVELS[level.strip().lower()]
+    except KeyError:
+        raise ValueError(f"log level {level!r} is unknown: use one of {', '.join(LEVELS)}") from None
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+    ]
+    render = structlog.processors.JSONRenderer(default=str)
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=_stderr_logger,
+        # Loggers are made at import time; caching would freeze them before the level is known.
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+
+
+def _stderr_logger(*_args: object) -> structlog.WriteLogger:
+    # Looked up at each line: whoever replaces sys.stderr gets the lines.
+    return structlog.WriteLogger(sys.stderr)
