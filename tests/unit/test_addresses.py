@@ -25,7 +25,7 @@ sets = spans.map(lambda pairs: IntervalSet.of(4, pairs))
 
 
 def oracle(of: IntervalSet) -> netaddr.IPSet:
-    ranges = [netaddr.IPRange(ipaddress.IPv4Address(a), ipaddress.IPv4Address(b)) for a, b in of.spans]
+    ranges = [netaddr.IPRange(a, b) for a, b in of.spans]
     return netaddr.IPSet([cidr for each in ranges for cidr in each.cidrs()])
 
 

@@ -1,0 +1,131 @@
+"""Which pools, in which order, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from allocator.domain import errors
+from allocator.domain.annotations import PoolNames, pools_of_namespace, pools_of_pod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from allocator.domain.addresses import Version
+    from allocator.domain.pool import Pool
+    from allocator.domain.request import AddRequest, Pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What affinities look at, apart from the pod."""
+
+    namespace_labels: Mapping[str, str]
+    namespace_annotations: Mapping[str, str]
+    node_labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a pool does not serve the pod: the filter's name and a sentence for the user."""
+
+    pool: str
+    filter: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.pool}: {self.why}"
+
+
+def listed(request: AddRequest, pod: Pod, around: Surroundings, defaults: Iterable[Pool]) -> PoolNames:
+    """The pools that the first source with anything to say names; that source is final.
+
+    In this order: the pod's annotations, the namespace's, the CNI configuration, the cluster's default pools.
+    errors.Invalid for a malformed annotation, errors.NoPool when no source names a pool.
+    """
+    clean = request.clean_gateway
+    names = pools_of_pod(pod.annotations, request.interface.name, clean_gateway=clean) or pools_of_namespace(
+        around.namespace_annotations, clean_gateway=clean
+    )
+    if names is not None:
+        return names
+    configured: dict[Version, tuple[str, ...]] = {4: request.default_ipv4_pools, 6: request.default_ipv6_pools}
+    if any(configured.values()):
+        return PoolNames("CNI configuration", {v: pools for v, pools in configured.items() if pools}, clean)
+    by_version: dict[Version, tuple[str, ...]] = {}
+    for pool in sorted(defaults, key=lambda pool: pool.name):
+        if pool.default:
+            by_version[pool.version] = (*by_version.get(pool.version, ()), pool.name)
+    if not by_version:
+        raise errors.NoPool(
+            "no pool is named for this pod: set the annotation ipam.spidernet.io/ippool on the pod, a default on its "
+            "namespace or in the CNI configuration, or spec.default: true on a SpiderIPPool"
+        )
+    return PoolNames("cluster default pools", by_version, clean)
+
+
+def sift(
+    names: Iterable[str], pools: Mapping[str, Pool], version: Version, pod: Pod, around: Surroundings
+) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
+    """The pools that serve this pod, in the order to try them, and why each of the others does not.
+
+    The more a pool is tied to pods, nodes and namespaces, the earlier it is tried; between equals the listed order
+    stands, so that the user's list is a fall-back list.
+    """
+    admitted: list[Pool] = []
+    refusals: list[Refusal] = []
+    for name in names:
+        pool = pools.get(name)
+        if pool is None:
+            refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
+        elif refusal := next(_refusals(pool, version, pod, around), None):
+            refusals.append(refusal)
+        else:
+            admitted.append(pool)
+    return tuple(sorted(admitted, key=_rank, reverse=True)), tuple(refusals)
+
+
+def _rank(pool: Pool) -> tuple[bool, ...]:
+    # sorted() is stable in reverse as well, so ties keep the listed order.
+    return (
+        pool.pod_affinity is not None,
+        bool(pool.node_names),
+        pool.node_affinity is not None,
+        bool(pool.namespace_names),
+        pool.namespace_affinity is not None,
+        bool(pool.multus_names),
+    )
+
+
+def _refusals(pool: Pool, version: Version, pod: Pod, around: Surroundings) -> Iterator[Refusal]:
+    yield from _refused_by_state(pool, version)
+    yield from _refused_by_place(pool, pod, around)
+    if pool.pod_affinity is not None and not pool.pod_affinity.matches(pod.labels):
+        yield Refusal(pool.name, "podAffinity", "the pod's labels do not match spec.podAffinity")
+
+
+def _refused_by_state(pool: Pool, version: Version) -> Iterator[Refusal]:
+    if pool.edition.terminating:
+        yield Refusal(pool.name, "terminating", "the pool is being deleted")
+    if pool.disabled:
+        yield Refusal(pool.name, "disabled", "the pool is disabled (spec.disable)")
+    if pool.unadopted:
+        why = "status.allocatedIPs holds records of another Spiderpool, which this one has not taken over"
+        yield Refusal(pool.name, "adoption", why)
+    if pool.version != version:
+        yield Refusal(pool.name, "family", f"the pool is IPv{pool.version}, listed for IPv{version}")
+
+
+def _refused_by_place(pool: Pool, pod: Pod, around: Surroundings) -> Iterator[Refusal]:
+    """Names beat labels: where names are given, the labels are not looked at, as in the original."""
+    if pool.node_names:
+        if pod.node not in pool.node_names:
+            yield Refusal(pool.name, "nodeName", f"node {pod.node} is not in spec.nodeName")
+    elif pool.node_affinity is not None and not pool.node_affinity.matches(around.node_labels):
+        yield Refusal(pool.name, "nodeAffinity", f"the labels of node {pod.node} do not match spec.nodeAffinity")
+    if pool.namespace_names:
+        if pod.namespace not in pool.namespace_names:
+            yield Refusal(pool.name, "namespaceName", f"namespace {pod.namespace} is not in spec.namespaceName")
+    elif pool.namespace_affinity is not None and not pool.namespace_affinity.matches(around.namespace_labels):
+        why = f"the labels of namespace {pod.namespace} do not match spec.namespaceAffinity"
+        yield Refusal(pool.name, "namespaceAffinity", why)
