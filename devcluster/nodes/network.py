@@ -1,0 +1,64 @@
+"""The underlay: one bridge in a namespace of its own, and nodes plugged into it.
+
+The host's namespace stays as it was: both ends of every cable lie in namespaces made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from devcluster.nodes import links, namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Underlay:
+    """Made by `underlay()`. Not safe to use from several threads at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[namespaces.Namespace] = []
+        self._bridge = self._new("underlay")
+
+    async def build(self) -> None:
+        await namespaces.inside(self._bridge, links.make_bridge)
+
+    async def add_node(self, name: str) -> namespaces.Namespace:
+        """A node's namespace with its link eth0 on the underlay, up."""
+        node = self._new(name)
+        await namespaces.inside(self._bridge, links.plug_node, f"port{len(self._held)}", node.descriptor)
+        await namespaces.inside(node, links.bring_up, "lo", links.NODE_LINK)
+        return node
+
+    async def add_sandbox(self, name: str) -> namespaces.Namespace:
+        """A pod's namespace with nothing but its loopback."""
+        sandbox = self._new(name)
+        await namespaces.inside(sandbox, links.bring_up, "lo")
+        return sandbox
+
+    def remove(self, namespace: namespaces.Namespace) -> None:
+        self._held.remove(namespace)
+        namespace.close()
+
+    def close(self) -> None:
+        while self._held:
+            self._held.pop().close()
+
+    def _new(self, name: str) -> namespaces.Namespace:
+        namespace = namespaces.create(name, self._folder)
+        self._held.append(namespace)
+        return namespace
+
+
+@contextlib.contextmanager
+def underlay(folder: Path) -> Iterator[Underlay]:
+    """All namespaces end with the context. `folder` (made when missing) gets their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = Underlay(folder)
+    try:
+        yield network
+    finally:
+        network.close()
