@@ -1,0 +1,391 @@
+"""The API server over HTTP: raw JSON objects in and out.
+
+No generated models: they drop fields that they do not know, and an object is written back as it was read.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from allocator.kube.access import Access, find_access
+from allocator.kube.errors import Gone, Unreachable, from_response
+from allocator.kube.resources import Object, Objects, Resource
+
+JSON = "application/json"
+AS_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+AS_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PATCH_TYPES = {
+    "json": "application/json-patch+json",
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",  # JSON is YAML
+}
+PAGE_SIZE = 500  # client-go's: pages the API server can make without hurting
+# kube-apiserver sends a bookmark about once a minute: a watch that is silent for longer is half open.
+IDLE_S = 90.0
+
+
+class KubeClient:
+    """One connection pool to one API server. Every method raises a subclass of ApiError when the server refused,
+    and Unreachable when there was no whole answer within `timeout_s`: the outcome of a write is then unknown.
+
+    GET, PUT and DELETE that meet a kept-alive connection which the server has just closed are sent once more on a
+    new one, so a Conflict or NotFound may be one's own success: read before deciding.
+    """
+
+    def __init__(self, access: Access, session: aiohttp.ClientSession, *, user_agent: str, timeout_s: float) -> None:
+        self._access = access
+        self._session = session
+        self._timeout_s = timeout_s
+        self.field_manager = user_agent.partition("/")[0]
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, *, kubeconfig: Path | None, user_agent: str, timeout_s: float = 10.0) -> AsyncIterator[Self]:
+        """A client for this kubeconfig, or for the pod's own cluster; closed at the end of the block.
+
+        Nothing is sent yet. NoAccess when there are no usable settings. `timeout_s` bounds each call but watches.
+        """
+        access = await find_access(kubeconfig)
+        connector = aiohttp.TCPConnector(ssl=access.tls if access.tls is not None else True)
+        headers = {"User-Agent": user_agent}
+        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+            yield cls(access, session, user_agent=user_agent, timeout_s=timeout_s)
+
+    async def get(
+        self, resource: Resource, name: str, *, namespace: str | None = None, metadata_only: bool = False
+    ) -> Object:
+        accept = AS_METADATA if metadata_only else JSON
+        obj = await self._call("GET", resource.path(namespace, name), accept=accept)
+        return _complete(resource, obj, metadata_only=metadata_only)
+
+    async def list(  # noqa: PLR0913 - the API's own parameters
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int | None = None,
+        continue_: str = "",
+        resource_version: str = "",
+        metadata_only: bool = False,
+    ) -> Object:
+        """One page as the list object. Without `resource_version` it is a live (quorum) read."""
+        params = _filled(
+            labelSelector=label_selector,
+            fieldSelector=field_selector,
+            limit=limit,
+            resourceVersion=resource_version,
+        )
+        if continue_:
+            params["continue"] = continue_
+        accept = AS_METADATA_LIST if metadata_only else JSON
+        answer = await self._call("GET", resource.path(namespace), params=params, accept=accept)
+        items = [_complete(resource, item, metadata_only=metadata_only) for item in answer.get("items") or []]
+        return {**answer, "items": items}
+
+    async def list_all(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+    ) -> tuple[Objects, str]:
+        """Everything, live and from one moment: the items and the resourceVersion to watch from.
+
+        A continue token that expired on the way (410) means to begin again; the third time without pages.
+        """
+        for page_size in (PAGE_SIZE, PAGE_SIZE, None):
+            items: Objects = []
+            continue_ = ""
+            try:
+                while True:
+                    page = await self.list(
+                        resource,
+                        namespace=namespace,
+                        label_selector=label_selector,
+                        field_selector=field_selector,
+                        limit=page_size,
+                        continue_=continue_,
+                        metadata_only=metadata_only,
+                    )
+                    items += page["items"]
+                    meta = page.get("metadata") or {}
+                    continue_ = meta.get("continue") or ""
+                    if not continue_:
+                        return items, str(meta.get("resourceVersion", ""))
+            except Gone:
+                if page_size is None:
+                    raise
+        raise AssertionError("unreachable: the last turn returns or raises")
+
+    async def create(
+        self, resource: Resource, obj: Object, *, namespace: str | None = None, dry_run: bool = False
+    ) -> Object:
+        if resource.namespaced and namespace is None:
+            namespace = obj["metadata"]["namespace"]
+        params = {"fieldManager": self.field_manager, **({"dryRun": "All"} if dry_run else {})}
+        answer = await self._call("POST", resource.path(namespace), params=params, body=obj)
+        return _complete(resource, answer)
+
+    async def replace(self, resource: Resource, obj: Object, *, subresource: str | None = None) -> Object:
+        """PUT. `metadata.resourceVersion` (and `metadata.uid`) in `obj` are the preconditions: Conflict."""
+        meta = obj["metadata"]
+        namespace = meta["namespace"] if resource.namespaced else None
+        path = resource.path(namespace, meta["name"], subresource)
+        answer = await self._call("PUT", path, params={"fieldManager": self.field_manager}, body=obj)
+        return _complete(resource, answer)
+
+    async def patch(  # noqa: PLR0913
+        self,
+        resource: Resource,
+        name: str,
+        body: object,
+        *,
+        namespace: str | None = None,
+        form: Literal["merge", "json", "strategic", "apply"] = "merge",
+        subresource: str | None = None,
+        field_manager: str | None = None,
+    ) -> Object:
+        """`body` is a list of operations for "json", else an object. "apply" takes fields over from other managers,
+        as a controller must: there is nobody to ask.
+        """
+        params = {"fieldManager": field_manager or self.field_manager}
+        if form == "apply":
+            params["force"] = "true"
+        path = resource.path(namespace, name, subresource)
+        answer = await self._call("PATCH", path, params=params, body=body, content_type=PATCH_TYPES[form])
+        return _complete(resource, answer)
+
+    async def delete(  # noqa: PLR0913
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        grace_period_s: int | None = None,
+        propagation: Literal["Orphan", "Background", "Foreground"] | None = None,
+    ) -> Object:
+        """Delete with preconditions (Conflict when they do not hold). Returns the Status of an object that is gone,
+        or the object itself while finalizers or the grace period keep it.
+        """
+        preconditions = _filled(uid=uid, resourceVersion=resource_version)
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if preconditions:
+            options["preconditions"] = preconditions
+        if grace_period_s is not None:
+            options["gracePeriodSeconds"] = grace_period_s
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        return await self._call("DELETE", resource.path(namespace, name), body=options)
+
+    async def watch(  # noqa: PLR0913
+        self,
+        resource: Resource,
+        *,
+        resource_version: str,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        metadata_only: bool = False,
+        timeout_s: int = 300,
+        idle_s: float = IDLE_S,
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Events (ADDED, MODIFIED, DELETED, BOOKMARK) after `resource_version`, until the server ends the watch
+        after `timeout_s`. Close it with `contextlib.aclosing`.
+
+        An ERROR event is raised (Gone: list again). Unreachable when the connection is cut, or silent for `idle_s`.
+        """
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(timeout_s),
+            **_filled(resourceVersion=resource_version, labelSelector=label_selector, fieldSelector=field_selector),
+        }
+        path = resource.path(namespace)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._open(
+                    "GET",
+                    path,
+                    params=params,
+                    headers={"Accept": AS_METADATA if metadata_only else JSON},
+                    timeout=aiohttp.ClientTimeout(total=None, sock_read=idle_s),
+                )
+                if response.status >= 400:
+                    raise _error(response, await response.read())
+            try:
+                async with aclosing(_lines(response.content)) as lines:
+                    async for line in lines:
+                        yield _event(resource, line, metadata_only=metadata_only)
+            finally:
+                response.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable("WATCH", path, error) from error
+
+    async def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        content_type: str | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Any path, for discovery, health and the like. Decoded JSON, or text when the answer is none."""
+        response, payload = await self._send(
+            method, path, params=params or {}, body=body, content_type=content_type or JSON, accept="*/*"
+        )
+        return _decoded(method, path, payload) if "json" in response.content_type else payload.decode()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> Object:
+        _, payload = await self._send(
+            method, path, params=params or {}, body=body, content_type=content_type, accept=accept
+        )
+        answer = _decoded(method, path, payload)
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{method} {path}: the answer is no object; is something between us and the server?")
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        body: object,
+        content_type: str,
+        accept: str,
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        headers = {"Accept": accept}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            data = msgspec.json.encode(body)
+        timeout = aiohttp.ClientTimeout(total=None)  # one deadline for the call, not one for each step
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._open(method, path, params=params, headers=headers, data=data, timeout=timeout)
+                async with response:
+                    payload = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(method, path, error) from error
+        if response.status >= 400:
+            raise _error(response, payload)
+        return response, payload
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        headers: dict[str, str],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's settings, not a deadline
+        data: bytes | None = None,
+    ) -> aiohttp.ClientResponse:
+        """The response with its body still to come. A 401 is tried once more with renewed credentials: the server
+        authenticates before it does anything.
+        """
+        url = URL(self._access.server + path, encoded=True)
+        renewed = False
+        while True:
+            authorization = await self._access.credentials.authorization()
+            response = await self._session.request(
+                method,
+                url,
+                params=params,
+                headers={**headers, **({"Authorization": authorization} if authorization else {})},
+                data=data,
+                timeout=timeout,
+                allow_redirects=False,
+                server_hostname=self._access.server_name,
+                proxy=self._access.proxy,
+            )
+            if response.status != 401 or renewed or not await self._access.credentials.renew():
+                return response
+            renewed = True
+            response.release()
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Lines of any length: a watch event holds a whole object, and aiohttp's own line reader stops at 64 KiB."""
+    parts: list[bytes] = []
+    async for chunk in content.iter_any():
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            line = b"".join([*parts, end])
+            parts.clear()
+            if line.strip():
+                yield line
+        if rest:
+            parts.append(rest)
+    if parts:
+        raise Unreachable("the watch was cut inside an event")
+
+
+def _event(resource: Resource, line: bytes, *, metadata_only: bool) -> tuple[str, Object]:
+    event = _decoded("WATCH", resource.plural, line)
+    kind, obj = event.get("type"), event.get("object") or {}
+    if kind == "ERROR":
+        raise from_response(int(obj.get("code") or 500), obj)
+    return str(kind), _complete(resource, obj, metadata_only=metadata_only)
+
+
+def _complete(resource: Resource, obj: Object, *, metadata_only: bool = False) -> Object:
+    """Items of lists come without kind and apiVersion, metadata-only ones with those of their envelope; a server
+    that cannot send metadata only sends all.
+    """
+    if obj.get("kind") == "Status":
+        return obj
+    if metadata_only:
+        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": obj.get("metadata") or {}}
+    if "kind" in obj and "apiVersion" in obj:
+        return obj
+    return {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
+
+
+def _filled(**params: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in params.items() if value is not None and value != ""}
+
+
+def _decoded(method: str, path: str, payload: bytes) -> Any:
+    try:
+        return msgspec.json.decode(payload)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"{method} {path}: the answer is not whole: {error}") from error
+
+
+def _error(response: aiohttp.ClientResponse, payload: bytes) -> Exception:
+    try:
+        body = msgspec.json.decode(payload)
+    except msgspec.DecodeError:
+        body = payload
+    header = response.headers.get("Retry-After", "")
+    return from_response(response.status, body, retry_after=float(header) if header.isdecimal() else None)
+
+
+def _unreachable(method: str, path: str, error: Exception) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{method} {path}: no answer in time")
+    return Unreachable(f"{method} {path}: {type(error).__name__}: {error}")
