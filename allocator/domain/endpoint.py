@@ -1,0 +1,72 @@
+"""SpiderEndpoint as a value, derived from the records of a pod; and the answer to ADD, which says the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from allocator.domain.addresses import version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from allocator.domain.addresses import Address, Version
+    from allocator.domain.pool import Pool, Route
+    from allocator.domain.record import Record
+    from allocator.domain.request import Owner, Pod
+
+DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """One address of one interface with everything the CNI result says of it."""
+
+    interface: str
+    address: Address
+    prefix_length: int
+    pool: str
+    gateway: Address | None
+    routes: tuple[Route, ...]
+    clean_gateway: bool = False
+
+    @property
+    def version(self) -> Version:
+        return version_of(self.address)
+
+    @property
+    def with_prefix(self) -> str:
+        return f"{self.address}/{self.prefix_length}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    pod: Pod
+    owner: Owner
+    assigned: tuple[Assigned, ...]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it outlives the pod: then the pod does not own it."""
+        return self.pod.slot is not None
+
+
+def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool = False) -> Assigned | None:
+    """What the record gives its holder, or None when its pool is gone and the prefix length is not known any more."""
+    pool = pools.get(record.pool)
+    if pool is None or record.holder is None:
+        return None
+    return Assigned(
+        interface=record.holder.interface,
+        address=record.address,
+        prefix_length=pool.subnet.prefixlen,
+        pool=pool.name,
+        gateway=pool.gateway,
+        routes=pool.routes,
+        clean_gateway=clean_gateway,
+    )
+
+
+def in_order(assigned: Iterable[Assigned]) -> tuple[Assigned, ...]:
+    """By interface, IPv4 first: the same records always give the same text."""
+    return tuple(sorted(assigned, key=lambda each: (each.interface, each.version)))
