@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from allocator.domain.record import Record
     from allocator.domain.request import Owner, Pod
 
-DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:

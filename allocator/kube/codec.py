@@ -1,0 +1,267 @@
+"""Kubernetes objects to values and back. Raw JSON stops here: inside, a value needs no second check.
+
+Decoding is for objects that the API server has stored and so has checked against the CRD; what is wrong all the same
+(an object older than its schema) raises Malformed, and the caller leaves that one object out and says so.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from allocator.domain.addresses import (
+    AddressError,
+    IntervalSet,
+    object_name,
+    parse_address,
+    parse_network,
+    version_of,
+)
+from allocator.domain.pool import Edition, Pool, Reservation, Route
+from allocator.domain.record import Holder, Record, Slot, State
+from allocator.domain.request import Owner, Pod
+from allocator.domain.selectors import LabelSelector, Operator, Requirement
+from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, Object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from allocator.domain.addresses import Version
+    from allocator.domain.endpoint import Assigned, Endpoint
+
+# status.allocationSource of a pool whose status.allocatedIPs our projection wrote from the ledger.
+LEDGER: Final = "Ledger"
+
+
+class Malformed(ValueError):
+    """A stored object that cannot be read; the message names it and says what is wrong."""
+
+
+def decode_edition(raw: Object) -> Edition:
+    meta = raw["metadata"]
+    return Edition(meta["uid"], int(meta.get("generation", 0)), meta.get("deletionTimestamp") is not None)
+
+
+def decode_pool(raw: Object) -> Pool:
+    """SpiderIPPool. Malformed when its addresses cannot be read; the webhook and the CRD let no such pool in."""
+    spec, name = raw.get("spec") or {}, raw["metadata"]["name"]
+    try:
+        subnet = parse_network(spec["subnet"])
+        version = version_of(subnet)
+        return Pool(
+            name=name,
+            edition=decode_edition(raw),
+            version=version,
+            subnet=subnet,
+            ips=IntervalSet.parse(version, spec.get("ips") or ()),
+            excludes=IntervalSet.parse(version, spec.get("excludeIPs") or ()),
+            gateway=parse_address(spec["gateway"], version) if spec.get("gateway") else None,
+            routes=tuple(Route(route["dst"], route["gw"]) for route in spec.get("routes") or ()),
+            default=bool(spec.get("default")),
+            disabled=bool(spec.get("disable")),
+            node_names=tuple(spec.get("nodeName") or ()),
+            node_affinity=decode_selector(spec.get("nodeAffinity")),
+            namespace_names=tuple(spec.get("namespaceName") or ()),
+            namespace_affinity=decode_selector(spec.get("namespaceAffinity")),
+            pod_affinity=decode_selector(spec.get("podAffinity")),
+            multus_names=tuple(spec.get("multusName") or ()),
+            unadopted=is_unadopted(raw),
+        )
+    except (AddressError, KeyError) as error:
+        raise Malformed(f"SpiderIPPool {name}: {error}") from error
+
+
+def is_unadopted(raw: Object) -> bool:
+    """Whether the pool's status holds records that did not come from the ledger."""
+    status = raw.get("status") or {}
+    return bool(status.get("allocatedIPs")) and status.get("allocationSource") != LEDGER
+
+
+def decode_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
+    """metav1.LabelSelector; None when there is none. An empty one matches everything."""
+    if raw is None:
+        return None
+    exact = [Requirement(key, "In", frozenset([value])) for key, value in (raw.get("matchLabels") or {}).items()]
+    expressions = [
+        Requirement(each["key"], cast("Operator", each["operator"]), frozenset(each.get("values") or ()))
+        for each in raw.get("matchExpressions") or ()
+    ]
+    return LabelSelector((*exact, *expressions))
+
+
+def decode_reservation(raw: Object) -> Reservation:
+    """SpiderReservedIP. Malformed when its addresses cannot be read."""
+    spec, name = raw.get("spec") or {}, raw["metadata"]["name"]
+    items = spec.get("ips") or []
+    try:
+        version: Version = spec.get("ipVersion") or (6 if items and ":" in items[0] else 4)
+        return Reservation(name, decode_edition(raw), IntervalSet.parse(version, items))
+    except AddressError as error:
+        raise Malformed(f"SpiderReservedIP {name}: {error}") from error
+
+
+def decode_record(raw: Object) -> Record:
+    """SpiderIPAddress. Malformed when a state or an address is unknown."""
+    spec, meta = raw["spec"], raw["metadata"]
+    try:
+        return Record(
+            address=parse_address(spec["address"]),
+            pool=spec["pool"],
+            state=State(spec["state"]),
+            holder=_decode_holder(spec.get("holder")),
+            slot=_decode_slot(spec.get("slot")),
+            since=decode_time(spec.get("since")) or decode_time(meta["creationTimestamp"]) or datetime.now(UTC),
+            until=decode_time(spec.get("until")),
+            uid=meta["uid"],
+            resource_version=meta["resourceVersion"],
+        )
+    except (AddressError, KeyError, ValueError) as error:
+        raise Malformed(f"SpiderIPAddress {meta['name']}: {error}") from error
+
+
+def encode_record(record: Record) -> Object:
+    """The object that claims the address by being created."""
+    return {
+        "apiVersion": SPIDER_IP_ADDRESSES.api_version,
+        "kind": SPIDER_IP_ADDRESSES.kind,
+        "metadata": {"name": object_name(record.address)},
+        "spec": {
+            "address": str(record.address),
+            "ipVersion": record.address.version,
+            **{key: value for key, value in _moving_fields(record).items() if value is not None},
+        },
+    }
+
+
+def encode_move(record: Record) -> Object:
+    """A JSON merge patch that writes the record where it still is as it was read (uid and resourceVersion, I6).
+
+    A patch and not a whole object, so that fields which this version does not know stay.
+    """
+    return {
+        "metadata": {"uid": record.uid, "resourceVersion": record.resource_version},
+        "spec": _moving_fields(record),
+    }
+
+
+def _moving_fields(record: Record) -> dict[str, Any]:
+    holder, slot = record.holder, record.slot
+    return {
+        "pool": record.pool,
+        "state": record.state.value,
+        "holder": holder
+        and {
+            "namespace": holder.namespace,
+            "pod": holder.pod,
+            "podUID": holder.pod_uid,
+            "interface": holder.interface,
+            "node": holder.node,
+            "containerID": holder.container_id,
+            **({"network": holder.network} if holder.network else {}),
+        },
+        "slot": slot
+        and {
+            "apiVersion": slot.api_version,
+            "kind": slot.kind,
+            "namespace": slot.namespace,
+            "name": slot.name,
+            "ordinal": slot.ordinal,
+        },
+        "since": encode_time(record.since),
+        "until": record.until and encode_time(record.until),
+    }
+
+
+def _decode_holder(raw: Mapping[str, Any] | None) -> Holder | None:
+    if raw is None:
+        return None
+    return Holder(
+        namespace=raw["namespace"],
+        pod=raw["pod"],
+        pod_uid=raw["podUID"],
+        interface=raw["interface"],
+        node=raw["node"],
+        container_id=raw["containerID"],
+        network=raw.get("network", ""),
+    )
+
+
+def _decode_slot(raw: Mapping[str, Any] | None) -> Slot | None:
+    if raw is None:
+        return None
+    return Slot(
+        api_version=raw["apiVersion"],
+        kind=raw["kind"],
+        namespace=raw["namespace"],
+        name=raw["name"],
+        ordinal=int(raw["ordinal"]),
+    )
+
+
+def decode_pod(raw: Object) -> Pod:
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    return Pod(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        node=spec.get("nodeName") or "",
+        labels=meta.get("labels") or {},
+        annotations=meta.get("annotations") or {},
+        phase=status.get("phase") or "Pending",
+        reason=status.get("reason") or "",
+        restart_policy=spec.get("restartPolicy") or "Always",
+        controller=decode_controller(raw),
+        deleted_at=decode_time(meta.get("deletionTimestamp")),
+    )
+
+
+def decode_controller(raw: Object) -> Owner | None:
+    """The owner reference with `controller: true`, if any."""
+    for reference in raw["metadata"].get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
+    return None
+
+
+def encode_endpoint(endpoint: Endpoint) -> Object:
+    """SpiderEndpoint. A static pod's belongs to nobody, so that it outlives the pod."""
+    pod = endpoint.pod
+    owners = [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}]
+    return {
+        "apiVersion": SPIDER_ENDPOINTS.api_version,
+        "kind": SPIDER_ENDPOINTS.kind,
+        "metadata": {
+            "name": pod.name,
+            "namespace": pod.namespace,
+            **({} if endpoint.is_static else {"ownerReferences": owners}),
+        },
+        "status": {
+            "current": {"uid": pod.uid, "node": pod.node, "ips": _encode_interfaces(endpoint.assigned)},
+            "ownerControllerType": endpoint.owner.kind,
+            "ownerControllerName": endpoint.owner.name,
+        },
+    }
+
+
+def _encode_interfaces(assigned: tuple[Assigned, ...]) -> list[dict[str, Any]]:
+    interfaces: dict[str, dict[str, Any]] = {}
+    for each in assigned:
+        entry = interfaces.setdefault(each.interface, {"interface": each.interface, "vlan": 0, "routes": []})
+        family = f"ipv{each.version}"
+        entry[family] = each.with_prefix
+        entry[f"{family}Pool"] = each.pool
+        if each.gateway is not None:
+            entry[f"{family}Gateway"] = str(each.gateway)
+            entry["cleanGateway"] = each.clean_gateway
+        entry["routes"] += [{"dst": route.dst, "gw": route.gw} for route in each.routes]
+    return [{key: value for key, value in entry.items() if key != "routes" or value} for entry in interfaces.values()]
+
+
+def encode_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, as metav1.MicroTime."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def decode_time(text: str | None) -> datetime | None:
+    """RFC 3339; None for nothing. ValueError when it is no time."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None

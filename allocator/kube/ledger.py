@@ -1,0 +1,150 @@
+"""The ledger on the API server: one SpiderIPAddress object per address; its name is the lock (KEP-1880)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from allocator.domain import errors
+from allocator.domain.addresses import object_name
+from allocator.kube.codec import Malformed, decode_record, encode_move, encode_record
+from allocator.kube.errors import AlreadyExists, Conflict, NotFound
+from allocator.kube.patience import TRANSIENT, patiently
+from allocator.kube.resources import SPIDER_IP_ADDRESSES
+from allocator.runtime.logs import get_logger
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from allocator.domain.addresses import Address
+    from allocator.domain.record import Record
+    from allocator.kube.cache import Cache
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
+    from allocator.runtime.clock import Clock
+
+T = TypeVar("T")
+
+_log = get_logger(__name__)
+
+
+class KubeLedger:
+    """`index` holds the records that the process follows: an agent those of its node, the controller all of them."""
+
+    def __init__(self, client: KubeClient, index: Cache, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._index = index
+        self._clock = clock
+        self._rng = rng
+
+    async def create(self, record: Record) -> Record | None:
+        uncertain = False
+
+        async def attempt() -> Object | None:
+            nonlocal uncertain
+            try:
+                return await self._client.create(SPIDER_IP_ADDRESSES, encode_record(record))
+            except AlreadyExists:
+                return None
+            except TRANSIENT:
+                uncertain = True
+                raise
+
+        raw = await self._patiently(f"claim {record.address}", attempt)
+        if raw is None:
+            # An earlier try whose answer was lost may be the one that exists.
+            found = await self.read(record.address) if uncertain else None
+            return found if found is not None and _says_the_same(found, record) else None
+        return self._noted(raw)
+
+    async def replace(self, record: Record) -> Record:
+        name = object_name(record.address)
+        uncertain = False
+
+        async def attempt() -> Object | None:
+            nonlocal uncertain
+            try:
+                return await self._client.patch(SPIDER_IP_ADDRESSES, name, encode_move(record))
+            except (Conflict, NotFound):
+                return None
+            except TRANSIENT:
+                uncertain = True
+                raise
+
+        raw = await self._patiently(f"write {record.address}", attempt)
+        if raw is None:
+            # A conflict after a lost answer may be one's own success.
+            found = await self.read(record.address) if uncertain else None
+            if found is None or not _says_the_same(found, record):
+                raise errors.Conflict(f"SpiderIPAddress {name} changed since it was read")
+            return found
+        return self._noted(raw)
+
+    async def delete(self, record: Record) -> None:
+        name = object_name(record.address)
+
+        async def attempt() -> None:
+            try:
+                await self._client.delete(
+                    SPIDER_IP_ADDRESSES, name, uid=record.uid, resource_version=record.resource_version
+                )
+            except NotFound:
+                pass
+            except Conflict as conflict:
+                raise errors.Conflict(f"SpiderIPAddress {name} changed since it was read") from conflict
+
+        await self._patiently(f"delete {record.address}", attempt)
+        self._index.note_deleted(name, record.uid)
+
+    async def read(self, address: Address) -> Record | None:
+        name = object_name(address)
+
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(SPIDER_IP_ADDRESSES, name)
+            except NotFound:
+                return None
+
+        raw = await self._patiently(f"read {address}", attempt)
+        return None if raw is None else decode_record(raw)
+
+    async def in_pool(self, pool: str) -> Sequence[Record]:
+        return await self._list(f"spec.pool={pool}")
+
+    async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
+        return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")
+
+    def own(self, pod_uid: str) -> Sequence[Record]:
+        return _decoded(
+            raw for raw in self._index.items() if (raw["spec"].get("holder") or {}).get("podUID") == pod_uid
+        )
+
+    async def _list(self, field_selector: str) -> Sequence[Record]:
+        async def attempt() -> list[Object]:
+            items, _ = await self._client.list_all(SPIDER_IP_ADDRESSES, field_selector=field_selector)
+            return items
+
+        return _decoded(await self._patiently(f"list addresses with {field_selector}", attempt))
+
+    def _noted(self, raw: Object) -> Record:
+        self._index.note(raw)
+        return decode_record(raw)
+
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(what, attempt, clock=self._clock, rng=self._rng)
+
+
+def _says_the_same(found: Record, meant: Record) -> bool:
+    """Whether the stored record is the one that was written: a holder and a moment are not written twice by others."""
+    return (found.state, found.holder, found.since, found.pool) == (meant.state, meant.holder, meant.since, meant.pool)
+
+
+def _decoded(raws: Iterable[Object]) -> Sequence[Record]:
+    records = []
+    for raw in raws:
+        try:
+            records.append(decode_record(raw))
+        except Malformed as error:
+            # It still blocks its address: creating it again fails. A person must look at it.
+            _log.error("address_object_unreadable", why=str(error))
+    return records
