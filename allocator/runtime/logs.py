@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger, Processor
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 # The original's level names too: zap says warn, and has levels above error that we do not need.
 LEVELS = {
@@ -24,7 +24,7 @@ LEVELS = {
 
 def get_logger(name: str) -> "FilteringBoundLogger":
     """A logger whose lines carry `logger: name`. May be made at import time, before `configure`."""
-    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
 def configure(level: str) -> None:
@@ -43,7 +43,7 @@ def configure(level: str) -> None:
     ]
     render = structlog.processors.JSONRenderer(default=str)
     structlog.configure(
-        processors=[*shared, render],
+        processors=[_add_name, *shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=_stderr_logger,
         # Loggers are made at import time; caching would freeze them before the level is known.
@@ -59,6 +59,17 @@ def configure(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
 
 
-def _stderr_logger(*_args: object) -> structlog.WriteLogger:
-    # Looked up at each line: whoever replaces sys.stderr gets the lines.
-    return structlog.WriteLogger(sys.stderr)
+class _StderrLogger(structlog.WriteLogger):
+    def __init__(self, name: str) -> None:
+        super().__init__(sys.stderr)
+        self.name = name
+
+
+def _stderr_logger(name: str = "", *_args: object) -> _StderrLogger:
+    # Made anew for each line, so that whoever replaces sys.stderr gets the lines.
+    return _StderrLogger(name)
+
+
+def _add_name(logger: _StderrLogger, _method: str, event: "EventDict") -> "EventDict":
+    event["logger"] = logger.name
+    return event
