@@ -1,0 +1,102 @@
+"""What an agent sees of the cluster: its own pods and node, the namespaces, and the owners of pods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from allocator.domain.candidates import Surroundings
+from allocator.domain.request import Owner
+from allocator.kube.cache import Cache
+from allocator.kube.codec import decode_controller, decode_pod
+from allocator.kube.errors import NotFound
+from allocator.kube.patience import patiently
+from allocator.kube.resources import JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, STATEFUL_SETS
+
+if TYPE_CHECKING:
+    import random
+
+    from allocator.domain.record import Slot
+    from allocator.domain.request import Pod
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object, Resource
+    from allocator.runtime.clock import Clock
+
+# Controllers that another controller may stand behind.
+_MIDDLEMEN: Final = {("apps/v1", "ReplicaSet"): REPLICA_SETS, ("batch/v1", "Job"): JOBS}
+# Top controllers remembered by the uid of the middleman, which never changes its owner for another pod's sake.
+OWNERS_REMEMBERED: Final = 1000
+
+
+class NodeView:
+    """ClusterView of one node. `caches` must run; the view answers for pods of this node only."""
+
+    def __init__(self, client: KubeClient, node: str, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._node = node
+        self._owners: dict[str, Owner] = {}
+        self.pods = Cache(client, PODS, clock=clock, field_selector=f"spec.nodeName={node}")
+        self.nodes = Cache(client, NODES, clock=clock, field_selector=f"metadata.name={node}", metadata_only=True)
+        self.namespaces = Cache(client, NAMESPACES, clock=clock, metadata_only=True)
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        return self.pods, self.nodes, self.namespaces
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        raw = self.pods.get(name, namespace)
+        return None if raw is None else decode_pod(raw)
+
+    async def read_pod(self, namespace: str, name: str) -> Pod | None:
+        raw = await self._read(PODS, name, namespace)
+        return None if raw is None else decode_pod(raw)
+
+    async def surroundings(self, pod: Pod) -> Surroundings:
+        # A namespace younger than the watch's last word is read live.
+        namespace = self.namespaces.get(pod.namespace) or await self._read(NAMESPACES, pod.namespace) or {}
+        node = self.nodes.get(self._node) or await self._read(NODES, self._node) or {}
+        meta = namespace.get("metadata") or {}
+        return Surroundings(
+            namespace_labels=meta.get("labels") or {},
+            namespace_annotations=meta.get("annotations") or {},
+            node_labels=(node.get("metadata") or {}).get("labels") or {},
+        )
+
+    async def owner(self, pod: Pod) -> Owner:
+        controller = pod.controller
+        if controller is None:
+            return Owner("v1", "Pod", pod.name, pod.uid)
+        resource = _MIDDLEMEN.get((controller.api_version, controller.kind))
+        if resource is None:
+            return controller
+        if controller.uid not in self._owners:
+            raw = await self._read(resource, controller.name, pod.namespace)
+            top = None if raw is None else decode_controller(raw)
+            if len(self._owners) >= OWNERS_REMEMBERED:
+                self._owners.clear()
+            self._owners[controller.uid] = top or controller
+        return self._owners[controller.uid]
+
+    async def slot_is_wanted(self, slot: Slot) -> bool:
+        raw = await self._read(STATEFUL_SETS, slot.name, slot.namespace)
+        return raw is not None and slot_is_counted(slot, raw)
+
+    async def _read(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(resource, name, namespace=namespace)
+            except NotFound:
+                return None
+
+        return await patiently(f"read {resource.kind} {name}", attempt, clock=self._clock, rng=self._rng)
+
+
+def slot_is_counted(slot: Slot, stateful_set: Object) -> bool:
+    """Whether the StatefulSet counts the ordinal among its replicas, and is not on its way out."""
+    if stateful_set["metadata"].get("deletionTimestamp"):
+        return False
+    spec = stateful_set.get("spec") or {}
+    start = int((spec.get("ordinals") or {}).get("start") or 0)
+    replicas = spec.get("replicas")
+    return start <= slot.ordinal < start + (1 if replicas is None else int(replicas))

@@ -1,0 +1,228 @@
+"""Pools, reservations and endpoints on the API server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from allocator.domain import errors
+from allocator.kube.cache import Cache
+from allocator.kube.codec import (
+    Malformed,
+    decode_edition,
+    decode_pool,
+    decode_reservation,
+    encode_endpoint,
+)
+from allocator.kube.errors import AlreadyExists, Conflict, NotFound
+from allocator.kube.patience import patiently
+from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
+from allocator.runtime.logs import get_logger
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+
+    from allocator.domain.endpoint import Endpoint
+    from allocator.domain.pool import Edition, Pool, Reservation
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
+    from allocator.kube.view import Change
+    from allocator.runtime.clock import Clock
+
+T = TypeVar("T")
+
+_log = get_logger(__name__)
+
+# Above this many changed pools one list is cheaper than a read of each.
+READ_ONE_BY_ONE: Final = 20
+# Rewriting an endpoint against somebody who writes it too: more tries than two parties ever need.
+ENDPOINT_TRIES: Final = 5
+
+
+class KubePools:
+    """Watches pools as metadata only, since their status changes all the time, and reads a pool when its spec did."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._pools: dict[str, Pool] = {}
+        self._changed: set[str] = set()
+        self.cache = Cache(client, SPIDER_IP_POOLS, clock=clock, metadata_only=True, on_change=self._on_change)
+
+    async def current(self) -> Mapping[str, Pool]:
+        if len(self._changed) > READ_ONE_BY_ONE:
+            await self._read_all()
+        for name in sorted(self._changed):
+            await self.reread(name)
+        return self._pools
+
+    async def edition(self, name: str) -> Edition | None:
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(SPIDER_IP_POOLS, name, metadata_only=True)
+            except NotFound:
+                return None
+
+        raw = await patiently(f"read SpiderIPPool {name}", attempt, clock=self._clock, rng=self._rng)
+        return None if raw is None else decode_edition(raw)
+
+    async def reread(self, name: str) -> None:
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(SPIDER_IP_POOLS, name)
+            except NotFound:
+                return None
+
+        # Taken off first: a change that the watch shows while this reads puts the name back.
+        self._changed.discard(name)
+        try:
+            raw = await patiently(f"read SpiderIPPool {name}", attempt, clock=self._clock, rng=self._rng)
+        except BaseException:
+            self._changed.add(name)
+            raise
+        self._take(name, raw)
+
+    async def _read_all(self) -> None:
+        async def attempt() -> list[Object]:
+            items, _ = await self._client.list_all(SPIDER_IP_POOLS)
+            return items
+
+        changed, self._changed = self._changed, set()
+        try:
+            raws = await patiently("list SpiderIPPools", attempt, clock=self._clock, rng=self._rng)
+        except BaseException:
+            self._changed |= changed
+            raise
+        found = {raw["metadata"]["name"]: raw for raw in raws}
+        for name in self._pools.keys() | changed | found.keys():
+            self._take(name, found.get(name))
+
+    def _take(self, name: str, raw: Object | None) -> None:
+        # A new mapping: a plan that is being carried out goes on with the one it was made from.
+        pools = {key: pool for key, pool in self._pools.items() if key != name}
+        if raw is not None:
+            try:
+                pools[name] = decode_pool(raw)
+            except Malformed as error:
+                _log.error("pool_left_out", why=str(error))
+        self._pools = pools
+
+    def _on_change(self, change: Change) -> None:
+        raw = change.new or change.old
+        if raw is None:
+            return
+        name = raw["metadata"]["name"]
+        known = self._pools.get(name)
+        if change.new is None or known is None or known.edition != decode_edition(change.new):
+            self._changed.add(name)
+
+
+class KubeReservations:
+    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+        self._current: tuple[Reservation, ...] | None = None
+        self.cache = Cache(client, SPIDER_RESERVED_IPS, clock=clock, on_change=self._on_change)
+
+    def current(self) -> Sequence[Reservation]:
+        if self._current is None:
+            self._current = _reservations(self.cache.items())
+        return self._current
+
+    async def editions(self) -> frozenset[tuple[str, Edition]]:
+        raws = await self._list(metadata_only=True)
+        return frozenset((raw["metadata"]["name"], decode_edition(raw)) for raw in raws)
+
+    async def reread(self) -> None:
+        self._current = _reservations(await self._list(metadata_only=False))
+
+    async def _list(self, *, metadata_only: bool) -> list[Object]:
+        async def attempt() -> list[Object]:
+            items, _ = await self._client.list_all(SPIDER_RESERVED_IPS, metadata_only=metadata_only)
+            return items
+
+        return await patiently("list SpiderReservedIPs", attempt, clock=self._clock, rng=self._rng)
+
+    def _on_change(self, _change: Change) -> None:
+        self._current = None
+
+
+def _reservations(raws: Sequence[Object]) -> tuple[Reservation, ...]:
+    """Malformed ones are left out, and said: to refuse every pod because of one would be worse."""
+    found = []
+    for raw in sorted(raws, key=lambda raw: str(raw["metadata"]["name"])):
+        try:
+            found.append(decode_reservation(raw))
+        except Malformed as error:
+            _log.error("reservation_left_out", why=str(error))
+    return tuple(found)
+
+
+class KubeEndpoints:
+    """SpiderEndpoints are derived from the records: what is there is made to say what the records say."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+
+    async def write(self, endpoint: Endpoint) -> None:
+        pod = endpoint.pod
+        what = f"write SpiderEndpoint {pod.namespace}/{pod.name}"
+        for _ in range(ENDPOINT_TRIES):
+            if await patiently(what, lambda: self._write_once(endpoint), clock=self._clock, rng=self._rng):
+                return
+        raise errors.Unavailable(f"{what}: somebody else keeps changing it")
+
+    async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
+        async def attempt() -> None:
+            try:
+                found = await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
+                if _pod_uid(found) == pod_uid:
+                    await self._delete(found)
+            except (NotFound, Conflict):
+                # Gone, or by now another pod's.
+                return
+
+        await patiently(f"delete SpiderEndpoint {namespace}/{name}", attempt, clock=self._clock, rng=self._rng)
+
+    async def _write_once(self, endpoint: Endpoint) -> bool:
+        wanted = encode_endpoint(endpoint)
+        try:
+            await self._client.create(SPIDER_ENDPOINTS, wanted)
+        except AlreadyExists:
+            return await self._rewrite(wanted, static=endpoint.is_static)
+        return True
+
+    async def _rewrite(self, wanted: Object, *, static: bool) -> bool:
+        """Bring the endpoint that exists in line; False when it changed meanwhile, or had to go first."""
+        meta = wanted["metadata"]
+        try:
+            found = await self._client.get(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"])
+            same_owner = found["metadata"].get("ownerReferences", []) == meta.get("ownerReferences", [])
+            if found["metadata"].get("deletionTimestamp") or not (same_owner or static):
+                # A predecessor's: the garbage collector may be after it, by uid. It goes, and a new one is made.
+                await self._delete(found)
+                return False
+            if same_owner and found.get("status") == wanted["status"]:
+                return True
+            kept = {key: value for key, value in found["metadata"].items() if key != "ownerReferences"}
+            owners = {key: meta[key] for key in ("ownerReferences",) if key in meta}
+            await self._client.replace(SPIDER_ENDPOINTS, {**wanted, "metadata": {**kept, **owners}})
+        except (NotFound, Conflict):
+            return False
+        return True
+
+    async def _delete(self, found: Object) -> None:
+        meta = found["metadata"]
+        if meta.get("finalizers"):
+            # The original's agents put a finalizer there, and no one else is left to take it off.
+            without = {"metadata": {"finalizers": None, "uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+            await self._client.patch(SPIDER_ENDPOINTS, meta["name"], without, namespace=meta["namespace"])
+        await self._client.delete(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"], uid=meta["uid"])
+
+
+def _pod_uid(endpoint: Object) -> str:
+    return str(((endpoint.get("status") or {}).get("current") or {}).get("uid", ""))
