@@ -1,0 +1,71 @@
+"""The Node object: made when missing, kept Ready by a heartbeat."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from allocator.kube import errors, resources
+from allocator.runtime import logs
+
+if TYPE_CHECKING:
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
+    from allocator.runtime.clock import Clock
+
+log = logs.get_logger(__name__)
+
+# A node-lifecycle controller calls a node lost after 40 s (--node-monitor-grace-period before Kubernetes 1.32).
+HEARTBEAT_S = 10.0
+
+# The devcluster's own nodes, also among the nodes of a real cluster.
+LABEL = "devcluster.spidernet.io/node"
+
+
+async def register(client: KubeClient, name: str, *, host: str, clock: Clock) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {
+                LABEL: "true",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+            },
+        },
+    }
+    with contextlib.suppress(errors.AlreadyExists):
+        await client.create(resources.NODES, node)
+    await _report(client, name, host, clock)
+
+
+async def heartbeat(client: KubeClient, name: str, *, host: str, clock: Clock) -> None:
+    while True:
+        await clock.sleep(HEARTBEAT_S)
+        try:
+            await _report(client, name, host, clock)
+        except (errors.ApiError, errors.Unreachable) as error:
+            log.warning("node_heartbeat_failed", node=name, error=str(error))
+
+
+async def _report(client: KubeClient, name: str, host: str, clock: Clock) -> None:
+    moment = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    amount = {"cpu": "8", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+    ready: Object = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "devcluster kubelet is posting ready status",
+        "lastHeartbeatTime": moment,
+        "lastTransitionTime": moment,
+    }
+    status = {
+        "capacity": amount,
+        "allocatable": amount,
+        "addresses": [{"type": "InternalIP", "address": host}, {"type": "Hostname", "address": name}],
+        "conditions": [ready],
+        "nodeInfo": {"kubeletVersion": "devcluster", "operatingSystem": "linux", "architecture": "amd64"},
+    }
+    await client.patch(resources.NODES, name, {"status": status}, subresource="status")
