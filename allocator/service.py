@@ -98,6 +98,12 @@ class Allocator:
         """Give back what the interface holds, unless its pod lives; the records as written. Repeating is harmless."""
         return await self._until_settled(lambda: self._release_once(request))
 
+    async def held_by(self, pod: Pod) -> tuple[Assigned, ...]:
+        """What the pod's interfaces hold by the ledger, as this node knows it."""
+        pools = await self._world.pools.current()
+        records = [record for record in self._world.ledger.own(pod.uid) if record.state is State.HELD]
+        return in_order(each for record in records if (each := assigned(record, pools)) is not None)
+
     async def _until_settled(self, decide: Callable[[], Awaitable[T]]) -> T:
         """Decide again after each conflict, until the caller's deadline cancels this."""
         for delay in delays(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=self._world.rng):
@@ -117,7 +123,7 @@ class Allocator:
         held = (*decided.kept, *moved, *claims)
         try:
             answer = self._answer(held, basis, decided)
-            changed, _ = await both(self._stale(claims, basis), self._write_endpoint(pod, answer, basis))
+            changed, _ = await both(self._stale(claims, basis), self._write_endpoint(pod, answer))
         except (errors.IpamError, errors.Conflict):
             await self._undo(claims)
             raise
@@ -218,15 +224,10 @@ class Allocator:
             )
         return in_order(each for each in found if each is not None)
 
-    async def _write_endpoint(self, pod: Pod, answer: Sequence[Assigned], basis: _Basis) -> None:
+    async def _write_endpoint(self, pod: Pod, answer: Sequence[Assigned]) -> None:
         """The SpiderEndpoint shows every interface of the pod, those of earlier ADDs too."""
         interfaces = {each.interface for each in answer}
-        others = [
-            each
-            for record in self._world.ledger.own(pod.uid)
-            if record.state is State.HELD and (each := assigned(record, basis.pools)) is not None
-            if each.interface not in interfaces
-        ]
+        others = [each for each in await self.held_by(pod) if each.interface not in interfaces]
         owner = await self._world.view.owner(pod)
         await self._world.endpoints.write(Endpoint(pod=pod, owner=owner, assigned=in_order((*answer, *others))))
 
