@@ -1,0 +1,154 @@
+"""A whole cluster on one machine: plane, workload controllers, nodes, and on request the project's processes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from allocator.kube import errors, resources
+from allocator.kube.client import KubeClient
+from allocator.kube.events import Recorder
+from allocator.runtime.clock import SystemClock
+from devcluster import plane, services, workspace
+from devcluster.nodes import attach, cni, kubelet, namespaces, network, registration, sandboxes
+from devcluster.workloads.manager import Manager
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from devcluster.plane import Kind, Plane
+    from devcluster.workspace import Workspace
+
+Network = Literal["plugins", "netlink", "none"]
+
+USER_AGENT = "devcluster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`kubeconfig` is for plane kubeconfig. `network` None means the most real one that is possible here."""
+
+    directory: Path
+    plane: Kind = "embedded"
+    kubeconfig: Path | None = None
+    nodes: int = 3
+    network: Network | None = None
+    services: services.Settings = field(default_factory=services.Settings)
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    settings: Settings
+    workspace: Workspace
+    plane: Plane
+    client: KubeClient
+    network: Network
+    kubelets: dict[str, kubelet.Kubelet]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(self.kubelets)
+
+    def network_of(self, uid: str) -> kubelet.Network | None:
+        """The sandbox of the pod with this UID, None when no node runs it."""
+        found = (one.network_of(uid) for one in self.kubelets.values())
+        return next((one for one in found if one is not None), None)
+
+    async def crash_pod(self, node: str, uid: str) -> None:
+        await self.kubelets[node].crash_pod(uid)
+
+
+def possible_network() -> Network:
+    """The most real one: macvlan plugin, or the same interface through netlink, or none without the right to it."""
+    if not namespaces.are_possible():
+        return "none"
+    return "plugins" if cni.find(attach.MAIN_PLUGIN, cni.SYSTEM_FOLDERS) else "netlink"
+
+
+@asynccontextmanager
+async def run(settings: Settings) -> AsyncIterator[Cluster]:
+    """Plane, controllers and nodes, ready. All of it ends with the block, and so does its folder unless the block
+    failed. When a part breaks meanwhile the block is cancelled and the error comes out in an ExceptionGroup.
+    """
+    with workspace.open_workspace(settings.directory) as space:
+        async with (
+            plane.start_plane(settings.plane, space.plane, kubeconfig=settings.kubeconfig) as running,
+            KubeClient.connect(kubeconfig=running.kubeconfig, user_agent=USER_AGENT) as client,
+        ):
+            wanted = settings.network or possible_network()
+            with _underlay(wanted, space) as underlay:
+                if underlay is not None:
+                    await underlay.build()
+                async with _parts(settings, space, client, underlay, wanted) as kubelets:
+                    yield Cluster(
+                        settings=settings,
+                        workspace=space,
+                        plane=running,
+                        client=client,
+                        network=wanted,
+                        kubelets=kubelets,
+                    )
+
+
+@contextmanager
+def _underlay(wanted: Network, space: Workspace) -> Iterator[network.Underlay | None]:
+    with nullcontext() if wanted == "none" else network.underlay(space.netns) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _parts(
+    settings: Settings, space: Workspace, client: KubeClient, underlay: network.Underlay | None, wanted: Network
+) -> AsyncIterator[dict[str, kubelet.Kubelet]]:
+    clock = SystemClock()
+    events = Recorder(client, component="devcluster", clock=clock)
+    services.install_plugin(space)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(events.run(), name="events")]
+        if not await has_controllers(client):
+            manager = Manager(client, events=events, clock=clock)
+            tasks.append(group.create_task(manager.run(), name="workloads"))
+        kubelets = {}
+        for number in range(1, settings.nodes + 1):
+            name, host = f"node-{number}", f"192.0.2.{number}"
+            await registration.register(client, name, host=host, clock=clock)
+            beat = registration.heartbeat(client, name, host=host, clock=clock)
+            tasks.append(group.create_task(beat, name=f"heartbeat {name}"))
+            node = await underlay.add_node(name) if underlay is not None else None
+            kubelets[name] = kubelet.Kubelet(
+                client,
+                node=name,
+                host=host,
+                attacher=_attacher(wanted, space, name, node),
+                sandboxes=sandboxes.NoNamespaces(space.netns) if underlay is None else sandboxes.Namespaces(underlay),
+                events=events,
+                clock=clock,
+            )
+            tasks.append(group.create_task(kubelets[name].run(), name=f"kubelet {name}"))
+        yield kubelets
+        for task in tasks:
+            task.cancel()
+
+
+def _attacher(
+    wanted: Network, space: Workspace, name: str, node: namespaces.Namespace | None
+) -> attach.Plugins | attach.Netlink:
+    ipam = services.ipam_config(space, name)
+    folders = (space.plugins, *cni.SYSTEM_FOLDERS)
+    if wanted == "none" or node is None:
+        return attach.Plugins(attach.alone(ipam), folders, None)
+    if wanted == "plugins":
+        return attach.Plugins(attach.chained(ipam), folders, node)
+    return attach.Netlink(attach.Plugins(attach.alone(ipam), folders, None), node)
+
+
+async def has_controllers(client: KubeClient) -> bool:
+    """Whether a kube-controller-manager leads: it renews a Lease of this name, as do those of every distribution."""
+    try:
+        lease = await client.get(resources.LEASES, "kube-controller-manager", namespace="kube-system")
+    except errors.NotFound:
+        return False
+    return bool(lease["spec"].get("holderIdentity"))
