@@ -1,0 +1,209 @@
+"""What the leader knows of the cluster: seven caches, and the address records as values, by address, pool and pod.
+
+Everything here may lag behind. It makes suspects and projections; nothing is freed without a live read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from allocator.domain.addresses import object_name
+from allocator.domain.pool import reserved_of
+from allocator.domain.reclaim import NodeState, Sighting
+from allocator.domain.record import State
+from allocator.kube.cache import Cache
+from allocator.kube.cluster import slot_is_counted
+from allocator.kube.codec import Malformed, decode_pod, decode_record, decode_reservation
+from allocator.kube.resources import (
+    NODES,
+    PODS,
+    SPIDER_ENDPOINTS,
+    SPIDER_IP_ADDRESSES,
+    SPIDER_IP_POOLS,
+    SPIDER_RESERVED_IPS,
+    STATEFUL_SETS,
+)
+from allocator.runtime.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from allocator.domain.addresses import IntervalSet, Version
+    from allocator.domain.pool import Reservation
+    from allocator.domain.record import Record
+    from allocator.domain.request import Pod
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
+    from allocator.kube.view import Change
+    from allocator.runtime.clock import Clock
+
+_log = get_logger(__name__)
+
+# A quiet watch proves about once a minute that it is alive (bookmarks), and is given up after 90 s of silence.
+STALE_S: Final = 120.0
+
+
+class Books:
+    """Made anew for each term of leadership. Who wants to hear of changes appends to the `on_...` lists first."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock, static_pods: bool) -> None:
+        self._static_pods = static_pods
+        self._records: dict[str, Record] = {}
+        self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+        self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+        self._reservations: tuple[Reservation, ...] | None = None
+        self.on_record: list[Callable[[Record | None, Record | None], None]] = []
+        self.on_pod: list[Callable[[str], None]] = []
+        self.on_pool: list[Callable[[str], None]] = []
+        self.on_reservation: list[Callable[[], None]] = []
+        self.addresses = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, on_change=self._address_changed)
+        self.pools = Cache(client, SPIDER_IP_POOLS, clock=clock, on_change=self._pool_changed)
+        self.reservations = Cache(client, SPIDER_RESERVED_IPS, clock=clock, on_change=self._reservation_changed)
+        self.endpoints = Cache(client, SPIDER_ENDPOINTS, clock=clock)
+        self.pods = Cache(client, PODS, clock=clock, on_change=self._pod_changed)
+        self.nodes = Cache(client, NODES, clock=clock)
+        self.stateful_sets = Cache(client, STATEFUL_SETS, clock=clock)
+
+    @property
+    def caches(self) -> dict[str, Cache]:
+        return {
+            "addresses": self.addresses,
+            "pools": self.pools,
+            "reservations": self.reservations,
+            "endpoints": self.endpoints,
+            "pods": self.pods,
+            "nodes": self.nodes,
+            "statefulsets": self.stateful_sets,
+        }
+
+    async def wait_synced(self) -> None:
+        for cache in self.caches.values():
+            await cache.wait_synced()
+
+    @property
+    def synced(self) -> bool:
+        return all(cache.synced for cache in self.caches.values())
+
+    def behind(self) -> list[str]:
+        """The caches that have not heard from the API server for too long to judge by."""
+        return [name for name, cache in self.caches.items() if not cache.staleness_s() <= STALE_S]
+
+    def records(self) -> Iterable[Record]:
+        return tuple(self._records.values())
+
+    def record(self, key: str) -> Record | None:
+        return self._records.get(key)
+
+    def in_use(self) -> int:
+        """How many records are not merely cooling."""
+        return sum(record.state is not State.COOLING for record in self._records.values())
+
+    def of_pool(self, pool: str) -> tuple[Record, ...]:
+        return tuple(self._by_pool[pool].values()) if pool in self._by_pool else ()
+
+    def of_pod(self, pod_uid: str) -> tuple[Record, ...]:
+        return tuple(self._by_pod[pod_uid].values()) if pod_uid in self._by_pod else ()
+
+    def reserved(self, version: Version) -> IntervalSet:
+        if self._reservations is None:
+            self._reservations = tuple(_readable_reservations(self.reservations.items()))
+        return reserved_of(version, self._reservations)
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        raw = self.pods.get(name, namespace)
+        return None if raw is None else decode_pod(raw)
+
+    def sighting(self, record: Record) -> Sighting:
+        """A look at the record's holder as the caches have it. KeyError-free: a record without holder sees nobody."""
+        holder = record.holder
+        return Sighting(
+            record=record,
+            pod=self.pod(holder.namespace, holder.pod) if holder else None,
+            node=self.node_state(holder.node if holder else ""),
+            slot_wanted=self._slot_wanted(record),
+        )
+
+    def node_state(self, name: str) -> NodeState:
+        raw = self.nodes.get(name)
+        if raw is None:
+            return NodeState.GONE
+        conditions = (raw.get("status") or {}).get("conditions") or ()
+        ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+        return NodeState.READY if ready else NodeState.NOT_READY
+
+    def _slot_wanted(self, record: Record) -> bool:
+        if record.slot is None or not self._static_pods:
+            return False
+        raw = self.stateful_sets.get(record.slot.name, record.slot.namespace)
+        return raw is not None and slot_is_counted(record.slot, raw)
+
+    def _address_changed(self, change: Change) -> None:
+        old = self._records.get(_name(change))
+        new = None if change.new is None else _readable_record(change.new)
+        if old is not None:
+            self._forget(old)
+        if new is not None:
+            key = object_name(new.address)
+            self._records[key] = new
+            self._by_pool[new.pool][key] = new
+            if new.holder is not None:
+                self._by_pod[new.holder.pod_uid][key] = new
+        for tell in self.on_record:
+            tell(old, new)
+
+    def _forget(self, record: Record) -> None:
+        key = object_name(record.address)
+        del self._records[key]
+        _drop(self._by_pool, record.pool, key)
+        if record.holder is not None:
+            _drop(self._by_pod, record.holder.pod_uid, key)
+
+    def _pod_changed(self, change: Change) -> None:
+        for raw in (change.old, change.new):
+            if raw is not None:
+                uid = raw["metadata"]["uid"]
+                break
+        else:
+            return
+        for tell in self.on_pod:
+            tell(uid)
+
+    def _pool_changed(self, change: Change) -> None:
+        for tell in self.on_pool:
+            tell(_name(change))
+
+    def _reservation_changed(self, _change: Change) -> None:
+        self._reservations = None
+        for tell in self.on_reservation:
+            tell()
+
+
+def _name(change: Change) -> str:
+    raw = change.new or change.old
+    if raw is None:
+        raise AssertionError("a change without an object")
+    return str(raw["metadata"]["name"])
+
+
+def _drop(index: defaultdict[str, dict[str, Record]], group: str, key: str) -> None:
+    index[group].pop(key, None)
+    if not index[group]:
+        del index[group]
+
+
+def _readable_record(raw: Object) -> Record | None:
+    try:
+        return decode_record(raw)
+    except Malformed as error:
+        # A state of a newer version, say. It blocks its address and is never freed from here.
+        _log.error("address_object_unreadable", why=str(error))
+        return None
+
+
+def _readable_reservations(raws: Iterable[Object]) -> Iterable[Reservation]:
+    for raw in raws:
+        try:
+            yield decode_reservation(raw)
+        except Malformed as error:
+            _log.error("reservation_left_out", why=str(error))
