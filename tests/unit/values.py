@@ -1,0 +1,71 @@
+"""Values that the unit tests of the domain start from; each test changes what it is about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from allocator.domain.addresses import IntervalSet, parse_address, parse_network, version_of
+from allocator.domain.candidates import Surroundings
+from allocator.domain.pool import Edition, Pool
+from allocator.domain.record import Holder, Record, Slot, State
+from allocator.domain.request import AddRequest, Interface, Owner, Pod
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def pool(name: str, items: str, subnet: str = "10.20.0.0/24", **changes: Any) -> Pool:
+    network = parse_network(subnet)
+    version = version_of(network)
+    made = Pool(
+        name=name,
+        edition=Edition(f"uid-{name}", 1),
+        version=version,
+        subnet=network,
+        ips=IntervalSet.parse(version, [items]),
+        excludes=IntervalSet(version),
+    )
+    return replace(made, **changes)
+
+
+def pod(name: str = "cart-1", uid: str = "u1", **changes: Any) -> Pod:
+    return replace(Pod(namespace="shop", name=name, uid=uid, node="n1"), **changes)
+
+
+def stateful_pod(ordinal: int = 0, uid: str = "u1", **changes: Any) -> Pod:
+    return pod(f"web-{ordinal}", uid, controller=Owner("apps/v1", "StatefulSet", "web", "s1"), **changes)
+
+
+def request(of: Pod, container: str = "c1", interface: str = "eth0") -> AddRequest:
+    return AddRequest(
+        namespace=of.namespace,
+        pod=of.name,
+        pod_uid=of.uid,
+        interface=Interface(container_id=container, name=interface),
+    )
+
+
+def holder(of: Pod, container: str = "c1", interface: str = "eth0") -> Holder:
+    return Holder(
+        namespace=of.namespace, pod=of.name, pod_uid=of.uid, interface=interface, node=of.node, container_id=container
+    )
+
+
+def record(address: str, of: Pod, state: State = State.HELD, pool: str = "a", **changes: Any) -> Record:
+    made = Record(
+        address=parse_address(address),
+        pool=pool,
+        state=state,
+        holder=holder(of),
+        slot=of.slot,
+        since=NOON,
+        uid=f"uid-{address}",
+        resource_version="1",
+    )
+    return replace(made, **changes)
+
+
+def slot(ordinal: int) -> Slot:
+    return Slot(api_version="apps/v1", kind="StatefulSet", namespace="shop", name="web", ordinal=ordinal)
+
+
+NOWHERE = Surroundings(namespace_labels={}, namespace_annotations={}, node_labels={})
