@@ -12,13 +12,10 @@ network configuration on stdin. `main`, at the end, reads and checks both and ca
     VERSION  answered without agent and stdin
 
 stdout gets one JSON document or nothing; a failure is CNI error JSON and exit status 1. One JSON line goes to the log.
-All state is the agent's, so a signal may end this process at any moment.
+All state is the agent's, so a signal may end this process at any moment. CNI: https://www.cni.dev/docs/spec/.
 
-It is started for every pod: standard library only, no module that loads slowly (dataclasses, http.client, logging,
-pathlib, typing), and `-I -S`, so that no PYTHON* variable and no site directory has a say. Start to end of an ADD
-takes 25-30 ms beside the agent's time, 17 of them Python's start with json, re and socket.
-
-CNI: https://www.cni.dev/docs/spec/, versions 0.3.0 to 1.1.0.
+It starts for every pod: standard library only, no module that loads slowly (dataclasses, http.client, pathlib, typing),
+`-I -S` so that no PYTHON* variable or site directory has a say. 17 of the 25 ms of an ADD are Python, json and socket.
 """
 # ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH112, PTH116, PTH120 - pathlib loads in 6 ms
 
@@ -136,9 +133,14 @@ class Call:
 
     def read_config(self) -> None:
         """Take and check stdin. CniError 1, 5, 6 or 7."""
-        config = decode(read_stdin(), "the network configuration on stdin")
-        if not isinstance(config, dict):
-            raise CniError(CANNOT_DECODE, "the network configuration on stdin is not a JSON object")
+        try:
+            with open(0, "rb", closefd=False) as stdin:
+                data = stdin.read(STDIN_LIMIT + 1)
+        except OSError as error:
+            raise CniError(IO_FAILURE, f"cannot read the network configuration from stdin: {error}") from error
+        if len(data) > STDIN_LIMIT:
+            raise CniError(CANNOT_DECODE, f"the network configuration on stdin has more than {STDIN_LIMIT} bytes")
+        config = decode(data, "the network configuration on stdin")
         ipam = config.get("ipam")
         self.settings, problems = read_settings(ipam if isinstance(ipam, dict) else {})
         self.check_version(config)
@@ -208,19 +210,8 @@ class Call:
         }
 
 
-def read_stdin() -> bytes:
-    try:
-        with open(0, "rb", closefd=False) as stdin:
-            data = stdin.read(STDIN_LIMIT + 1)
-    except OSError as error:
-        raise CniError(IO_FAILURE, f"cannot read stdin: {error}") from error
-    if len(data) > STDIN_LIMIT:
-        raise CniError(CANNOT_DECODE, f"the network configuration on stdin has more than {STDIN_LIMIT} bytes")
-    return data
-
-
-def decode(data: bytes, what: str) -> object:
-    """JSON, without what two parsers may read in two ways: a key twice, NaN. CniError 6."""
+def decode(data: bytes, what: str) -> Json:
+    """A JSON object, without what two parsers may read in two ways: a key twice, NaN. CniError 6."""
 
     def unique(pairs: list[tuple[str, object]]) -> Json:
         found = dict(pairs)
@@ -232,9 +223,12 @@ def decode(data: bytes, what: str) -> object:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        decoded = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise CniError(CANNOT_DECODE, f"{what} is not valid JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise CniError(CANNOT_DECODE, f"{what} is not a JSON object")
+    return decoded
 
 
 def matches(form: re.Pattern[str], text: object) -> bool:
@@ -256,9 +250,8 @@ def add(call: Call) -> Json | None:
         "defaultIPv4IPPool": call.settings["default_ipv4_ippool"],
         "defaultIPv6IPPool": call.settings["default_ipv6_ippool"],
     }
-    for member, key in (("cleanGateway", "clean_gateway"), ("matchMasterSubnet", "match_master_subnet")):
-        if call.settings[key]:
-            body[member] = True
+    body |= {"cleanGateway": True} if call.settings["clean_gateway"] else {}
+    body |= {"matchMasterSubnet": True} if call.settings["match_master_subnet"] else {}
     answer = Agent(call, ADD_DEADLINE_S, ADD_PATIENCE_S).ask("POST", "/v1/ipam/ip", body)
     result = result_of(answer, call.cni_version, call.if_name)
     call.notes["ips"] = [ip["address"] for ip in result["ips"]]
@@ -281,8 +274,6 @@ def check(call: Call) -> Json | None:
     query = f"podNamespace={call.namespace}&podName={call.pod}"
     answer = Agent(call, ASK_DEADLINE_S, ASK_PATIENCE_S).ask("GET", f"/v1/workloadendpoint?{query}")
     endpoint = decode(answer, "the agent's answer")
-    if not isinstance(endpoint, dict):
-        raise nonsense("it is not an object")
     if call.pod_uid and endpoint.get("podUID") not in (None, "", call.pod_uid):
         raise CniError(FAILED, f"{call.namespace}/{call.pod} holds addresses as UID {endpoint['podUID']} only")
     own = [item for item in objects(endpoint, "interfaces") if item.get("interface") == call.if_name]
@@ -395,8 +386,8 @@ class Agent:
                     continue
                 problem = f"no agent listens on {self.path}: {error.strerror}"
                 raise CniError(TRY_LATER, problem, "is the spiderpool-agent of this node running?") from error
-            except (PermissionError, NotADirectoryError) as error:
-                raise CniError(IO_FAILURE, f"cannot connect to {self.path}: {error.strerror}") from error
+            except OSError as error:
+                raise CniError(IO_FAILURE, f"cannot connect to {self.path}: {error}") from error
 
     def _receive(self, connection: socket.socket) -> bytes:
         received, piece = b"", b"-"
@@ -435,23 +426,20 @@ def result_of(data: bytes, cni_version: str, if_name: str) -> Json:
     The answer speaks of all interfaces of the pod; the ADD of another one gets its part again.
     """
     answer = decode(data, "the agent's answer")
-    if not isinstance(answer, dict):
-        raise nonsense("it is not an object")
     ips, routes = [], []
     for item in objects(answer, "ips"):
-        family, _, _ = parse_cidr(item.get("address"))
+        family = parse_cidr(item.get("address"))[0]
         if item.get("version") != family or not isinstance(item.get("nic"), str):
             raise nonsense(f"version or nic of {item['address']} do not fit")
         ip = {"version": str(family)} if VERSIONS.index(cni_version) < VERSIONS.index("1.0.0") else {}
         ip["address"] = item["address"]
         if item.get("gateway"):
-            parse_ip(item["gateway"], family)
             ip["gateway"] = item["gateway"]
+            parse_ip(ip["gateway"], family)
         if item["nic"] == if_name:
             ips.append(ip)
     for item in objects(answer, "routes"):
-        family, _, _ = parse_cidr(item.get("dst"))
-        parse_ip(item.get("gw"), family)
+        parse_ip(item.get("gw"), parse_cidr(item.get("dst"))[0])
         if item.get("ifName") == if_name:
             routes.append({"dst": item["dst"], "gw": item["gw"]})
     if not ips:
@@ -501,11 +489,15 @@ def keep_intent(state_dir: str, intent: Json) -> str:
     try:
         is_new = not os.path.isdir(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(json.dumps(intent).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
+        try:
+            with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(json.dumps(intent).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
         for directory in (folder, state_dir) if is_new else (folder,):
             descriptor = os.open(directory, os.O_RDONLY)
             os.fsync(descriptor)
