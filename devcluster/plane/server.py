@@ -1,0 +1,153 @@
+"""The embedded plane's HTTPS face: who may speak, which path leads where, start and stop."""
+
+import asyncio
+import secrets
+import ssl
+import sys
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from allocator.runtime import logs
+from devcluster.plane import discovery, openapi, problems, tls
+from devcluster.plane.api import Api, Call
+from devcluster.plane.builtins import BUILTINS
+from devcluster.plane.handlers import Handlers, answer
+from devcluster.plane.problems import Object, Problem
+from devcluster.plane.registry import Registry
+from devcluster.plane.request import BODY_LIMIT, parse_path
+from devcluster.plane.store import Store
+
+NOTICE = (
+    "embedded plane: a development stand-in for kube-apiserver; it leaves out CEL (x-kubernetes-validations, "
+    "matchConditions, admission policies), server-side apply, RBAC, and the schemas of built-in kinds"
+)
+_ADMIN: Object = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
+_OPEN_TO_ALL = {"/healthz", "/livez", "/readyz", "/version"}
+_STOP_S = 1.0
+FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+log = logs.get_logger("devcluster.plane")
+
+
+class Server:
+    def __init__(self, api: Api, token: str) -> None:
+        self._api = api
+        self._token = token
+        self._handlers = Handlers(api)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self._route(request)
+        except Problem as problem:
+            return answer(problem.status(), status=problem.code)
+        except web.HTTPException:
+            raise
+        except Exception:
+            log.exception("request_failed", method=request.method, path=request.path)
+            return answer(problems.internal("a bug of the embedded plane; see its log").status(), status=500)
+
+    def _user(self, request: web.Request) -> Object:
+        """Problem 401 for strangers. `kubectl --as` may speak for anyone."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), self._token.encode()):
+            raise problems.unauthorized()
+        if name := request.headers.get("Impersonate-User"):
+            groups = request.headers.getall("Impersonate-Group", [])
+            return {"username": name, "groups": [*groups, "system:authenticated"]}
+        return _ADMIN
+
+    async def _route(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.rstrip("/") or "/"
+        if path in {"/healthz", "/livez", "/readyz"}:
+            return web.Response(text="ok")
+        if path == "/version":
+            return answer(discovery.VERSION)
+        user = self._user(request)
+        if target := parse_path(path, self._api.registry):
+            return await self._handlers.handle(request, target, user)
+        if request.method == "GET" and (found := self._document(request, path)):
+            return found
+        raise problems.Problem(404, "NotFound", "the server could not find the requested resource")
+
+    def _document(self, request: web.Request, path: str) -> web.Response | None:
+        parts = path.strip("/").split("/")
+        if parts[0] == "openapi":
+            return self._openapi(request, parts[1:])
+        if parts in (["api"], ["apis"]) and discovery.wants_aggregated(request.headers.get("Accept", "")):
+            response = answer(discovery.aggregated(self._api.registry, core=parts == ["api"]))
+            response.headers["Content-Type"] = discovery.AGGREGATED
+            return response
+        found = discovery.document(self._api.registry, parts, request.host)
+        return None if found is None else answer(found)
+
+    def _openapi(self, request: web.Request, parts: list[str]) -> web.Response | None:
+        registry = self._api.registry
+        match parts:
+            case ["v2"] if "json" in (accept := request.headers.get("Accept", "")) or accept in ("", "*/*"):
+                return answer(openapi.swagger(registry))
+            case ["v2"]:
+                return web.Response(body=openapi.EMPTY_PROTOBUF, headers={"Content-Type": openapi.PROTOBUF})
+            case ["v3"]:
+                return answer(openapi.index(registry))
+            case ["v3", "api", version] if found := openapi.document(registry, "", version):
+                return answer(found)
+            case ["v3", "apis", group, version] if found := openapi.document(registry, group, version):
+                return answer(found)
+            case _:
+                return None
+
+
+def _context(authority: tls.Authority, directory: Path) -> ssl.SSLContext:
+    certificate, key = authority.issue("embedded-apiserver", hosts=("127.0.0.1", "localhost", "kubernetes.default.svc"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    pair = directory / "apiserver.pem"
+    tls.write_private(pair, certificate + key)
+    context.load_cert_chain(pair)
+    return context
+
+
+def new_api() -> Api:
+    return Api(Store(), Registry(BUILTINS), clock=lambda: datetime.now(UTC), new_uid=lambda: str(uuid.uuid4()))
+
+
+def _background(_: Api) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    return []
+
+
+@asynccontextmanager
+async def serve(directory: Path) -> AsyncIterator[tuple[Path, Api]]:
+    """A running embedded plane: its kubeconfig, and the API for those in the same process. Loopback only."""
+    print(NOTICE, file=sys.stderr, flush=True)
+    authority, token = tls.Authority("embedded-plane-ca"), secrets.token_urlsafe(32)
+    api = new_api()
+    namespaces = api.registry.find("", "v1", "namespaces")
+    assert namespaces is not None  # noqa: S101 -- built in
+    for name in FIRST_NAMESPACES:
+        await api.create(namespaces, "", {"metadata": {"name": name}}, Call())
+    app = web.Application(client_max_size=BODY_LIMIT)
+    app.router.add_route("*", "/{path:.*}", Server(api, token).handle)
+    # A watcher that hangs up must end its handler at once, not at the next event.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_context(authority, directory), backlog=1024)
+        await site.start()
+        port = runner.addresses[0][1]
+        path = directory / "kubeconfig"
+        tls.write_private(path, tls.kubeconfig(f"https://127.0.0.1:{port}", authority.pem, {"token": token}))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(main, name=name) for name, main in _background(api)]
+            try:
+                yield path, api
+            finally:
+                for task in tasks:
+                    task.cancel()
+    finally:
+        await runner.cleanup()
