@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.domain import defaulting, validation
+from allocator.domain import defaulting, selector_rules, validation
 from allocator.domain.addresses import parse_network
 from allocator.domain.jsonpatch import patch_of
 
@@ -69,7 +69,7 @@ def test_a_subnet_has_a_label_of_its_own() -> None:
 )
 def test_the_label_is_a_valid_label_value(network: str, label: str) -> None:
     assert defaulting.cidr_label(parse_network(network)) == label
-    assert validation.NAME.fullmatch(label)
+    assert selector_rules.NAME.fullmatch(label)
 
 
 def test_a_terminating_object_is_left_alone() -> None:
