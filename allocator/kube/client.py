@@ -35,8 +35,7 @@ class KubeClient:
     """One connection pool to one API server. Every method raises a subclass of ApiError when the server refused,
     and Unreachable when there was no whole answer within `timeout_s`: the outcome of a write is then unknown.
 
-    GET, PUT and DELETE that meet a kept-alive connection which the server has just closed are sent once more on a
-    new one, so a Conflict or NotFound may be one's own success: read before deciding.
+    Nothing is tried again in here, but a read whose connection turns out closed, and what a 401 refused.
     """
 
     def __init__(self, access: Access, session: aiohttp.ClientSession, *, user_agent: str, timeout_s: float) -> None:
@@ -55,7 +54,9 @@ class KubeClient:
         access = await find_access(kubeconfig)
         connector = aiohttp.TCPConnector(ssl=access.tls if access.tls is not None else True)
         headers = {"User-Agent": user_agent}
-        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, headers=headers, middlewares=(_send_writes_once,)
+        ) as session:
             yield cls(access, session, user_agent=user_agent, timeout_s=timeout_s)
 
     async def get(
@@ -242,10 +243,11 @@ class KubeClient:
         body: object = None,
         content_type: str | None = None,
         params: Mapping[str, str] | None = None,
+        accept: str = "*/*",
     ) -> Any:
-        """Any path, for discovery, health and the like. Decoded JSON, or text when the answer is none."""
+        """Any path, for discovery, tables, health and the like. Decoded JSON, or text when the answer is none."""
         response, payload = await self._send(
-            method, path, params=params or {}, body=body, content_type=content_type or JSON, accept="*/*"
+            method, path, params=params or {}, body=body, content_type=content_type or JSON, accept=accept
         )
         return _decoded(method, path, payload) if "json" in response.content_type else payload.decode()
 
@@ -326,6 +328,18 @@ class KubeClient:
                 return response
             renewed = True
             response.release()
+
+
+async def _send_writes_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp sends PUT and DELETE again when the connection breaks. The second answer (Conflict, NotFound) would hide
+    that the first one succeeded.
+    """
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise _unreachable(request.method, request.url.path, error) from error
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
