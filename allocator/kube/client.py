@@ -331,8 +331,8 @@ class KubeClient:
 
 
 async def _send_writes_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """aiohttp sends PUT and DELETE again when the connection breaks. The second answer (Conflict, NotFound) would hide
-    that the first one succeeded.
+    """Because aiohttp sends PUT and DELETE again when the connection breaks, and the second answer (Conflict, NotFound)
+    would hide that the first one succeeded.
     """
     try:
         return await send(request)

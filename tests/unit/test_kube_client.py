@@ -88,6 +88,17 @@ async def test_a_connection_cut_after_the_request_leaves_the_outcome_unknown(pai
     assert server.asked[0].body["metadata"]["name"] == "a"  # it did arrive
 
 
+async def test_a_broken_write_is_not_sent_again_and_a_broken_read_is(pair: Pair) -> None:
+    server, client = pair
+    server.then(cuts(), cuts(), cuts(), says(node("a")))
+    with pytest.raises(errors.Unreachable, match="PUT /api/v1/nodes/a"):
+        await client.replace(NODES, node("a"))
+    with pytest.raises(errors.Unreachable, match="DELETE /api/v1/nodes/a"):
+        await client.delete(NODES, "a")
+    await client.get(NODES, "a")
+    assert [asked.method for asked in server.asked] == ["PUT", "DELETE", "GET", "GET"]
+
+
 async def test_a_body_cut_short_leaves_the_outcome_unknown(pair: Pair) -> None:
     server, client = pair
     server.then(cuts(b'{"kind":"Node","metad', announced=500))
