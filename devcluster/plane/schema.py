@@ -11,9 +11,23 @@ from jsonschema import Draft4Validator
 from devcluster.plane.problems import FieldProblem, Object, invalid_value, required
 
 _ROOT = {"apiVersion", "kind", "metadata"}
-_METADATA = frozenset(
-    ["annotations", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace", "ownerReferences", "resourceVersion", "selfLink", "uid"]
-)
+_METADATA = {
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+}
 
 
 def prune(obj: Object, schema: Object) -> list[str]:

@@ -5,12 +5,12 @@ import secrets
 import ssl
 import sys
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import aiohttp
 from aiohttp import web
 
 from allocator.runtime import logs
@@ -18,10 +18,12 @@ from devcluster.plane import discovery, openapi, problems, tls
 from devcluster.plane.api import Api, Call
 from devcluster.plane.builtins import BUILTINS
 from devcluster.plane.handlers import Handlers, answer
+from devcluster.plane.housekeeping import Housekeeper
 from devcluster.plane.problems import Object, Problem
 from devcluster.plane.registry import Registry
 from devcluster.plane.request import BODY_LIMIT, parse_path
 from devcluster.plane.store import Store
+from devcluster.plane.webhooks import Webhooks
 
 NOTICE = (
     "embedded plane: a development stand-in for kube-apiserver; it leaves out CEL (x-kubernetes-validations, "
@@ -117,20 +119,32 @@ def new_api() -> Api:
     return Api(Store(), Registry(BUILTINS), clock=lambda: datetime.now(UTC), new_uid=lambda: str(uuid.uuid4()))
 
 
-def _background(_: Api) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-    return []
-
-
 @asynccontextmanager
 async def serve(directory: Path) -> AsyncIterator[tuple[Path, Api]]:
     """A running embedded plane: its kubeconfig, and the API for those in the same process. Loopback only."""
     print(NOTICE, file=sys.stderr, flush=True)
-    authority, token = tls.Authority("embedded-plane-ca"), secrets.token_urlsafe(32)
     api = new_api()
+    housekeeper = Housekeeper(api)
     namespaces = api.registry.find("", "v1", "namespaces")
     assert namespaces is not None  # noqa: S101 -- built in
     for name in FIRST_NAMESPACES:
         await api.create(namespaces, "", {"metadata": {"name": name}}, Call())
+    async with (
+        aiohttp.ClientSession() as session,
+        _listening(api, directory) as kubeconfig,
+        asyncio.TaskGroup() as group,
+    ):
+        api.admission = Webhooks(api, session)
+        keeper = group.create_task(housekeeper.run(), name="housekeeping")
+        try:
+            yield kubeconfig, api
+        finally:
+            keeper.cancel()
+
+
+@asynccontextmanager
+async def _listening(api: Api, directory: Path) -> AsyncIterator[Path]:
+    authority, token = tls.Authority("embedded-plane-ca"), secrets.token_urlsafe(32)
     app = web.Application(client_max_size=BODY_LIMIT)
     app.router.add_route("*", "/{path:.*}", Server(api, token).handle)
     # A watcher that hangs up must end its handler at once, not at the next event.
@@ -142,12 +156,6 @@ async def serve(directory: Path) -> AsyncIterator[tuple[Path, Api]]:
         port = runner.addresses[0][1]
         path = directory / "kubeconfig"
         tls.write_private(path, tls.kubeconfig(f"https://127.0.0.1:{port}", authority.pem, {"token": token}))
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(main, name=name) for name, main in _background(api)]
-            try:
-                yield path, api
-            finally:
-                for task in tasks:
-                    task.cancel()
+        yield path
     finally:
         await runner.cleanup()
