@@ -198,8 +198,8 @@ def _checked(review: Any, uid: str) -> Object:
     wanted = ("admission.k8s.io/v1", "AdmissionReview")
     if (review.get("apiVersion"), review.get("kind")) != wanted:
         raise CallFailed(
-            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, "
-            f"got {review.get('apiVersion')}, Kind={review.get('kind')}"
+            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, "
+            f"Kind=AdmissionReview, got {review.get('apiVersion')}, Kind={review.get('kind')}"
         )
     if response.get("patch") and response.get("patchType") != "JSONPatch":
         raise CallFailed(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -43,18 +44,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a real kube-apiserver: PLANE=envtest"))
 
 
-def _wait_for_line(process: subprocess.Popen[str], log: Path) -> str:
+def _first_line(process: subprocess.Popen[bytes], log: Path) -> str:
     """The kubeconfig's path, which the plane prints when it is ready."""
-    deadline = time.monotonic() + _START_S
     assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    text = ""
-    while time.monotonic() < deadline and process.poll() is None:
-        text += process.stdout.read() or ""
-        if "\n" in text:
-            return text.splitlines()[0]
-        time.sleep(0.02)
-    pytest.fail(f"the plane did not start within {_START_S:.0f} s:\n{log.read_text()[-4000:]}")
+    deadline, text = time.monotonic() + _START_S, b""
+    while b"\n" not in text:
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        read = os.read(process.stdout.fileno(), 4096) if ready else b""
+        if not read:
+            pytest.fail(f"the plane ended, or was not ready within {_START_S:.0f} s:\n{log.read_text()[-4000:]}")
+        text += read
+    return text.decode().splitlines()[0]
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +64,9 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     log = directory / "plane.log"
     command = [sys.executable, "-m", "devcluster.plane", "--kind", kind, "--dir", str(directory)]
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=stderr)
     try:
-        kubeconfig = Path(_wait_for_line(process, log))
+        kubeconfig = Path(_first_line(process, log))
         running = Plane(kind, kubeconfig, real=kind != "embedded")
         asyncio.run(_apply_crds(running))
         yield running
