@@ -1,4 +1,4 @@
-"""The API server over HTTP: raw JSON objects in and out.
+"""The API server over HTTP: raw wire.JSON objects in and out.
 
 No generated models: they drop fields that they do not know, and an object is written back as it was read.
 """
@@ -13,19 +13,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from allocator.kube import wire
 from allocator.kube.access import Access, find_access
-from allocator.kube.errors import Gone, Unreachable, from_response
+from allocator.kube.errors import Gone, Unreachable
 from allocator.kube.resources import Object, Objects, Resource
 
-JSON = "application/json"
-AS_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-AS_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-PATCH_TYPES = {
-    "json": "application/json-patch+json",
-    "merge": "application/merge-patch+json",
-    "strategic": "application/strategic-merge-patch+json",
-    "apply": "application/apply-patch+yaml",  # JSON is YAML
-}
 PAGE_SIZE = 500  # client-go's: pages the API server can make without hurting
 # kube-apiserver sends a bookmark about once a minute: a watch that is silent for longer is half open.
 IDLE_S = 90.0
@@ -62,9 +54,9 @@ class KubeClient:
     async def get(
         self, resource: Resource, name: str, *, namespace: str | None = None, metadata_only: bool = False
     ) -> Object:
-        accept = AS_METADATA if metadata_only else JSON
+        accept = wire.AS_METADATA if metadata_only else wire.JSON
         obj = await self._call("GET", resource.path(namespace, name), accept=accept)
-        return _complete(resource, obj, metadata_only=metadata_only)
+        return wire.completed(resource, obj, metadata_only=metadata_only)
 
     async def list(  # noqa: PLR0913 - the API's own parameters
         self,
@@ -79,7 +71,7 @@ class KubeClient:
         metadata_only: bool = False,
     ) -> Object:
         """One page as the list object. Without `resource_version` it is a live (quorum) read."""
-        params = _filled(
+        params = wire.filled(
             labelSelector=label_selector,
             fieldSelector=field_selector,
             limit=limit,
@@ -87,9 +79,9 @@ class KubeClient:
         )
         if continue_:
             params["continue"] = continue_
-        accept = AS_METADATA_LIST if metadata_only else JSON
+        accept = wire.AS_METADATA_LIST if metadata_only else wire.JSON
         answer = await self._call("GET", resource.path(namespace), params=params, accept=accept)
-        items = [_complete(resource, item, metadata_only=metadata_only) for item in answer.get("items") or []]
+        items = [wire.completed(resource, item, metadata_only=metadata_only) for item in answer.get("items") or []]
         return {**answer, "items": items}
 
     async def list_all(
@@ -136,7 +128,7 @@ class KubeClient:
             namespace = obj["metadata"]["namespace"]
         params = {"fieldManager": self.field_manager, **({"dryRun": "All"} if dry_run else {})}
         answer = await self._call("POST", resource.path(namespace), params=params, body=obj)
-        return _complete(resource, answer)
+        return wire.completed(resource, answer)
 
     async def replace(self, resource: Resource, obj: Object, *, subresource: str | None = None) -> Object:
         """PUT. `metadata.resourceVersion` (and `metadata.uid`) in `obj` are the preconditions: Conflict."""
@@ -144,7 +136,7 @@ class KubeClient:
         namespace = meta["namespace"] if resource.namespaced else None
         path = resource.path(namespace, meta["name"], subresource)
         answer = await self._call("PUT", path, params={"fieldManager": self.field_manager}, body=obj)
-        return _complete(resource, answer)
+        return wire.completed(resource, answer)
 
     async def patch(  # noqa: PLR0913
         self,
@@ -164,8 +156,8 @@ class KubeClient:
         if form == "apply":
             params["force"] = "true"
         path = resource.path(namespace, name, subresource)
-        answer = await self._call("PATCH", path, params=params, body=body, content_type=PATCH_TYPES[form])
-        return _complete(resource, answer)
+        answer = await self._call("PATCH", path, params=params, body=body, content_type=wire.PATCH_TYPES[form])
+        return wire.completed(resource, answer)
 
     async def delete(  # noqa: PLR0913
         self,
@@ -181,7 +173,7 @@ class KubeClient:
         """Delete with preconditions (Conflict when they do not hold). Returns the Status of an object that is gone,
         or the object itself while finalizers or the grace period keep it.
         """
-        preconditions = _filled(uid=uid, resourceVersion=resource_version)
+        preconditions = wire.filled(uid=uid, resourceVersion=resource_version)
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if preconditions:
             options["preconditions"] = preconditions
@@ -212,7 +204,7 @@ class KubeClient:
             "watch": "true",
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(timeout_s),
-            **_filled(resourceVersion=resource_version, labelSelector=label_selector, fieldSelector=field_selector),
+            **wire.filled(resourceVersion=resource_version, labelSelector=label_selector, fieldSelector=field_selector),
         }
         path = resource.path(namespace)
         try:
@@ -221,19 +213,19 @@ class KubeClient:
                     "GET",
                     path,
                     params=params,
-                    headers={"Accept": AS_METADATA if metadata_only else JSON},
+                    headers={"Accept": wire.AS_METADATA if metadata_only else wire.JSON},
                     timeout=aiohttp.ClientTimeout(total=None, sock_read=idle_s),
                 )
                 if response.status >= 400:
-                    raise _error(response, await response.read())
+                    raise wire.refusal(response, await response.read())
             try:
-                async with aclosing(_lines(response.content)) as lines:
+                async with aclosing(wire.lines(response.content)) as lines:
                     async for line in lines:
-                        yield _event(resource, line, metadata_only=metadata_only)
+                        yield wire.watch_event(resource, line, metadata_only=metadata_only)
             finally:
                 response.close()
         except (aiohttp.ClientError, OSError) as error:
-            raise _unreachable("WATCH", path, error) from error
+            raise wire.unreachable("WATCH", path, error) from error
 
     async def raw(
         self,
@@ -245,11 +237,11 @@ class KubeClient:
         params: Mapping[str, str] | None = None,
         accept: str = "*/*",
     ) -> Any:
-        """Any path, for discovery, tables, health and the like. Decoded JSON, or text when the answer is none."""
+        """Any path, for discovery, tables, health and the like. Decoded wire.JSON, or text when the answer is none."""
         response, payload = await self._send(
-            method, path, params=params or {}, body=body, content_type=content_type or JSON, accept=accept
+            method, path, params=params or {}, body=body, content_type=content_type or wire.JSON, accept=accept
         )
-        return _decoded(method, path, payload) if "json" in response.content_type else payload.decode()
+        return wire.decoded(method, path, payload) if "json" in response.content_type else payload.decode()
 
     async def _call(
         self,
@@ -258,13 +250,13 @@ class KubeClient:
         *,
         params: Mapping[str, str] | None = None,
         body: object = None,
-        content_type: str = JSON,
-        accept: str = JSON,
+        content_type: str = wire.JSON,
+        accept: str = wire.JSON,
     ) -> Object:
         _, payload = await self._send(
             method, path, params=params or {}, body=body, content_type=content_type, accept=accept
         )
-        answer = _decoded(method, path, payload)
+        answer = wire.decoded(method, path, payload)
         if not isinstance(answer, dict):
             raise Unreachable(f"{method} {path}: the answer is no object; is something between us and the server?")
         return answer
@@ -291,9 +283,9 @@ class KubeClient:
                 async with response:
                     payload = await response.read()
         except (aiohttp.ClientError, OSError) as error:
-            raise _unreachable(method, path, error) from error
+            raise wire.unreachable(method, path, error) from error
         if response.status >= 400:
-            raise _error(response, payload)
+            raise wire.refusal(response, payload)
         return response, payload
 
     async def _open(
@@ -339,67 +331,4 @@ async def _send_writes_once(request: aiohttp.ClientRequest, send: aiohttp.Client
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         if request.method == "GET":
             raise
-        raise _unreachable(request.method, request.url.path, error) from error
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Lines of any length: a watch event holds a whole object, and aiohttp's own line reader stops at 64 KiB."""
-    parts: list[bytes] = []
-    async for chunk in content.iter_any():
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            line = b"".join([*parts, end])
-            parts.clear()
-            if line.strip():
-                yield line
-        if rest:
-            parts.append(rest)
-    if parts:
-        raise Unreachable("the watch was cut inside an event")
-
-
-def _event(resource: Resource, line: bytes, *, metadata_only: bool) -> tuple[str, Object]:
-    event = _decoded("WATCH", resource.plural, line)
-    kind, obj = event.get("type"), event.get("object") or {}
-    if kind == "ERROR":
-        raise from_response(int(obj.get("code") or 500), obj)
-    return str(kind), _complete(resource, obj, metadata_only=metadata_only)
-
-
-def _complete(resource: Resource, obj: Object, *, metadata_only: bool = False) -> Object:
-    """Items of lists come without kind and apiVersion, metadata-only ones with those of their envelope; a server
-    that cannot send metadata only sends all.
-    """
-    if obj.get("kind") == "Status":
-        return obj
-    if metadata_only:
-        return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": obj.get("metadata") or {}}
-    if "kind" in obj and "apiVersion" in obj:
-        return obj
-    return {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
-
-
-def _filled(**params: str | int | None) -> dict[str, str]:
-    return {name: str(value) for name, value in params.items() if value is not None and value != ""}
-
-
-def _decoded(method: str, path: str, payload: bytes) -> Any:
-    try:
-        return msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
-        raise Unreachable(f"{method} {path}: the answer is not whole: {error}") from error
-
-
-def _error(response: aiohttp.ClientResponse, payload: bytes) -> Exception:
-    try:
-        body = msgspec.json.decode(payload)
-    except msgspec.DecodeError:
-        body = payload
-    header = response.headers.get("Retry-After", "")
-    return from_response(response.status, body, retry_after=float(header) if header.isdecimal() else None)
-
-
-def _unreachable(method: str, path: str, error: Exception) -> Unreachable:
-    if isinstance(error, TimeoutError):
-        return Unreachable(f"{method} {path}: no answer in time")
-    return Unreachable(f"{method} {path}: {type(error).__name__}: {error}")
+        raise wire.unreachable(request.method, request.url.path, error) from error
