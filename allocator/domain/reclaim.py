@@ -105,6 +105,11 @@ def is_gone(pod_uid: str, pod: Pod | None) -> bool:
     return pod is None or pod.uid != pod_uid
 
 
+def stands_for(record: Record, pod_uid: str) -> bool:
+    """Whether the record keeps its address for this pod, or for the pod's successor."""
+    return record.state in _FREEABLE and record.holder is not None and record.holder.pod_uid == pod_uid
+
+
 def _absence(holder: Holder, pod: Pod | None, extra_grace: timedelta, now: datetime) -> Why | None:
     if pod is None:
         return Why.POD_MISSING

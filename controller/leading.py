@@ -1,0 +1,117 @@
+"""One term of leadership: caches, then the loops that act on them, all ended together when the lease is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Final
+
+from allocator.kube.events import Recorder
+from allocator.kube.ledger import KubeLedger
+from allocator.kube.stores import KubeEndpoints
+from allocator.runtime.logs import get_logger
+from controller.books import Books
+from controller.projection import Cadence, Projection
+from controller.receipts import Receipts
+from controller.reclaim import Hands, Reclaim
+from controller.tidy import Cooled, OrphanEndpoints
+from controller.witness import Witness
+
+if TYPE_CHECKING:
+    from allocator.kube.client import KubeClient
+    from allocator.kube.election import Election
+    from allocator.runtime.clock import Clock
+    from controller.config import ControllerConfig
+
+_log = get_logger(__name__)
+
+LEASE: Final = "spiderpool-controller"
+# A reclaim turn that takes longer than this hangs: a mass release takes seconds, each call has a deadline.
+TURN_LIMIT_S: Final = 300.0
+
+
+class Leading:
+    def __init__(
+        self,
+        config: ControllerConfig,
+        client: KubeClient,
+        election: Election,
+        *,
+        clock: Clock,
+        cadence: Cadence | None = None,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._election = election
+        self._clock = clock
+        self._cadence = cadence or Cadence()
+        self._books: Books | None = None
+        self._reclaim: Reclaim | None = None
+
+    async def lead(self) -> None:
+        """Runs until cancelled. Each term starts from nothing: what an earlier one suspected no longer counts."""
+        books = Books(self._client, clock=self._clock, static_pods=self._config.conf.enable_stateful_set)
+        recorder = Recorder(self._client, component="spiderpool-controller", clock=self._clock)
+        hands = self._hands(books, recorder)
+        projection = Projection(
+            books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
+        )
+        cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay)
+        self._books = books
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, cache in books.caches.items():
+                    group.create_task(cache.run(), name=f"cache-{name}")
+                group.create_task(recorder.run(), name="events")
+                # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
+                reclaim = self._make_reclaim(books, hands)
+                await books.wait_synced()
+                _log.info("leading", records=len(tuple(books.records())), pools=len(books.pools.items()))
+                group.create_task(projection.run(), name="projection")
+                group.create_task(cooled.run(), name="cooled")
+                if reclaim is not None and self._config.reclaim is not None:
+                    settings = self._config.reclaim
+                    orphans = OrphanEndpoints(
+                        books, hands, grace_s=settings.grace_s, sweep_interval_s=settings.sweep_interval_s
+                    )
+                    group.create_task(reclaim.run(), name="reclaim")
+                    group.create_task(orphans.run(), name="orphan-endpoints")
+        finally:
+            self._books = self._reclaim = None
+
+    def readiness(self) -> str:
+        """A standby is ready when it knows of a leader; the leader when its picture of the cluster is complete."""
+        if self._books is not None:
+            return "" if self._books.synced else "the leader's caches are not complete yet"
+        return "" if self._election.holder else "no leader is known: is the API server there, and may we read Leases?"
+
+    def liveness(self) -> str:
+        if self._reclaim is None or self._books is None or not self._books.synced:
+            return ""
+        idle_s = self._clock.monotonic() - self._reclaim.turned_at
+        return "" if idle_s <= TURN_LIMIT_S else f"the reclaim loop has not turned for {idle_s:.0f} s"
+
+    def _hands(self, books: Books, recorder: Recorder) -> Hands:
+        rng = random.SystemRandom()
+        client, clock = self._client, self._clock
+        return Hands(
+            ledger=KubeLedger(client, books.addresses, clock=clock, rng=rng),
+            witness=Witness(
+                client,
+                books.node_state,
+                clock=clock,
+                rng=rng,
+                static_pods=self._config.conf.enable_stateful_set,
+            ),
+            endpoints=KubeEndpoints(client, clock=clock, rng=rng),
+            receipts=Receipts(recorder, namespace=self._config.namespace, lease=LEASE),
+            may_act=self._election.is_valid,
+            clock=clock,
+        )
+
+    def _make_reclaim(self, books: Books, hands: Hands) -> Reclaim | None:
+        if self._config.reclaim is None:
+            _log.warning("reclaim_off", why="SPIDERPOOL_GC_IP_ENABLED is false: addresses of dead pods are not freed")
+            return None
+        self._reclaim = Reclaim(books, hands, self._config.reclaim)
+        return self._reclaim

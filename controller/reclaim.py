@@ -1,0 +1,206 @@
+"""Reclaim: addresses of holders that are gone go back, and nothing else ever does.
+
+    pod ends, or the sweep ──> suspect ── a grace period later, seen again ──> live reads ── same verdict ──> one write
+
+The caches make suspects. Right before the write the record, the pod and the pod's owner are read live, in that order,
+and the leader must still be sure of its lease. The write names the uid and resourceVersion that were read. Whatever
+goes wrong on the way voids the verdict, and the next sighting is a first one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from allocator.domain import errors
+from allocator.domain.addresses import object_name
+from allocator.domain.reclaim import Act, judge, stands_for
+from allocator.domain.record import released, retained
+from allocator.runtime.logs import get_logger
+from controller.suspects import BRAKE_CONFIRM_S, Brake, Suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from allocator.domain.reclaim import Rules, Verdict
+    from allocator.domain.record import Record
+    from allocator.ports import Endpoints, Ledger
+    from allocator.runtime.clock import Clock
+    from controller.books import Books
+    from controller.receipts import Receipts
+    from controller.suspects import Suspect
+    from controller.witness import Witness
+
+_log = get_logger(__name__)
+
+# How often the loop looks for suspects whose grace is over and for addresses that have cooled.
+TICK_S: Final = 0.25
+# Writes under way at once: enough to free a namespace in seconds, too few to trouble the API server.
+PARALLEL: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReclaimConfig:
+    """`renew_deadline_s` bounds the time from the first live read to the write."""
+
+    grace_s: float
+    sweep_interval_s: float
+    reuse_delay: timedelta
+    renew_deadline_s: float
+    rules: Rules
+    brake_confirm_s: float = BRAKE_CONFIRM_S
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    record: Record
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """What reclaim acts through. `may_act` says whether this replica leads beyond doubt, at the moment of asking."""
+
+    ledger: Ledger
+    witness: Witness
+    endpoints: Endpoints
+    receipts: Receipts
+    may_act: Callable[[], bool]
+    clock: Clock
+
+
+class Reclaim:
+    """One term of leadership. `run` expects the books to be complete; pods' ends are heard from the start."""
+
+    def __init__(self, books: Books, hands: Hands, config: ReclaimConfig) -> None:
+        self._books = books
+        self._hands = hands
+        self._config = config
+        self._clock = hands.clock
+        self._suspects: Suspects[Case] = Suspects()
+        self._brake = Brake(confirm_s=config.brake_confirm_s)
+        self._swept_at = -math.inf
+        self.turned_at = self._clock.monotonic()
+        books.on_pod.append(self._on_pod)
+
+    async def run(self) -> None:
+        self.turned_at = self._clock.monotonic()
+        while True:
+            try:
+                await self.turn()
+            except Exception:  # noqa: BLE001 - the border of the loop: one bad object must not end reclaim for all
+                _log.exception("reclaim_turn_failed")
+            self.turned_at = self._clock.monotonic()
+            await self._clock.sleep(min(TICK_S, self._config.sweep_interval_s))
+
+    async def turn(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._swept_at >= self._config.sweep_interval_s:
+            self._swept_at = now
+            self.sweep()
+        await self._settle_due()
+
+    def sweep(self) -> None:
+        """Look at every record; what was seen before and is not a suspect any more is cleared."""
+        if behind := self._books.behind():
+            _log.warning("reclaim_sweep_skipped", behind=behind)
+            return
+        records = self._books.records()
+        self._suspects.keep_only({object_name(record.address) for record in records})
+        for record in records:
+            self._look_at(record)
+        was_on, total = self._brake.is_on, self._books.in_use()
+        would_free = self._would_free()
+        self._brake.sweep({_token(suspect) for suspect in would_free}, total, self._clock.monotonic())
+        if self._brake.is_on and not was_on:
+            self._hands.receipts.braked(len(would_free), total, self._config.brake_confirm_s)
+        elif was_on and not self._brake.is_on:
+            self._hands.receipts.brake_released(len(would_free), total)
+
+    def _on_pod(self, pod_uid: str) -> None:
+        """Something happened to the pod: its end makes suspects at once."""
+        if self._books.synced:
+            for record in self._books.of_pod(pod_uid):
+                self._look_at(record)
+
+    def _look_at(self, record: Record) -> None:
+        now = self._clock.now()
+        verdict = judge(self._books.sighting(record), self._config.rules, now)
+        key = object_name(record.address)
+        if verdict.act is Act.KEEP:
+            self._suspects.clear(key)
+        else:
+            case = Case(record, verdict)
+            self._suspects.see(key, _edition(record), case, now=now, monotonic=self._clock.monotonic())
+
+    def _would_free(self) -> list[Suspect[Case]]:
+        return [suspect for suspect in self._suspects if suspect.subject.verdict.act is Act.RELEASE]
+
+    async def _settle_due(self) -> None:
+        waiting, total = len(self._would_free()), self._books.in_use()
+        ready = [
+            suspect
+            for suspect in self._suspects.due(self._clock.monotonic(), self._config.grace_s)
+            if suspect.subject.verdict.act is Act.RETAIN or self._brake.lets(_token(suspect), waiting, total)
+        ]
+        for start in range(0, len(ready), PARALLEL):
+            async with asyncio.TaskGroup() as group:
+                for suspect in ready[start : start + PARALLEL]:
+                    group.create_task(self._settle(suspect), name=f"settle-{suspect.key}")
+
+    async def _settle(self, suspect: Suspect[Case]) -> None:
+        """The second sighting. Whatever its outcome, the suspect is done with."""
+        self._suspects.clear(suspect.key)
+        record = self._books.record(suspect.key)
+        if record is None or _edition(record) != suspect.edition:
+            return
+        try:
+            # Adapters try again for longer than a verdict is good.
+            async with asyncio.timeout(self._config.renew_deadline_s):
+                await self._settle_live(suspect)
+        except (errors.IpamError, errors.Conflict, TimeoutError) as error:
+            _log.warning("verdict_void", address=suspect.key, why=str(error) or type(error).__name__)
+        except Exception:  # noqa: BLE001 - the border of one record, for the sake of the others
+            _log.exception("settling_failed", address=suspect.key)
+
+    async def _settle_live(self, suspect: Suspect[Case]) -> None:
+        began = self._clock.monotonic()
+        record = await self._hands.ledger.read(suspect.subject.record.address)
+        if record is None or _edition(record) != suspect.edition:
+            return
+        seen = await self._hands.witness.look(record)
+        now = self._clock.now()
+        verdict = judge(seen, self._config.rules, now)
+        if verdict.act is not suspect.subject.verdict.act:
+            # The two sightings must agree on what to do.
+            return
+        if not self._hands.may_act() or self._clock.monotonic() - began > self._config.renew_deadline_s:
+            _log.warning("verdict_void", address=suspect.key, why="the lease could not be proven in time")
+            return
+        moved = retained(record, now) if verdict.act is Act.RETAIN else released(record, now, self._config.reuse_delay)
+        after = await self._hands.ledger.replace(moved)
+        self._hands.receipts.moved(record, after, verdict, (suspect.first_at, now))
+        if verdict.act is Act.RELEASE:
+            await self._remove_endpoint(record)
+
+    async def _remove_endpoint(self, record: Record) -> None:
+        """The endpoint goes with the last address of its pod."""
+        holder = record.holder
+        if holder is None:
+            return
+        others = await self._hands.ledger.of_pod(holder.namespace, holder.pod)
+        if any(stands_for(other, holder.pod_uid) for other in others):
+            return
+        await self._hands.endpoints.remove(holder.namespace, holder.pod, holder.pod_uid)
+        self._hands.receipts.endpoint_removed(holder.namespace, holder.pod, holder.pod_uid)
+
+
+def _edition(record: Record) -> str:
+    return f"{record.uid}/{record.resource_version}"
+
+
+def _token(suspect: Suspect[Case]) -> str:
+    return f"{suspect.key}@{suspect.edition}"

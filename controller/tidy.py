@@ -1,0 +1,169 @@
+"""What is left behind when addresses have gone back: cooled address objects, and endpoints without an address."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from allocator.domain import errors
+from allocator.domain.addresses import object_name
+from allocator.domain.reclaim import is_gone, stands_for
+from allocator.domain.record import REUSE_DELAY, State
+from allocator.runtime.logs import get_logger
+from controller.reclaim import PARALLEL, TICK_S, Hands
+from controller.suspects import Suspects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import timedelta
+
+    from allocator.domain.record import Record
+    from controller.books import Books
+    from controller.suspects import Suspect
+
+_log = get_logger(__name__)
+
+# Clocks differ: an address is not forgotten while its agent may still hold it to be cooling.
+SLACK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    edition: str
+    at_s: float
+
+
+class Cooled:
+    """Deletes Cooling records whose time is over.
+
+    The end is measured on this process's monotonic clock from the moment it first saw the record, and is never later
+    than the reuse delay after it: neither a clock that jumps nor one that is wrong elsewhere locks an address away.
+    """
+
+    def __init__(self, books: Books, hands: Hands, *, reuse_delay: timedelta) -> None:
+        self._hands = hands
+        self._books = books
+        self._longest_s = max(reuse_delay, REUSE_DELAY).total_seconds()
+        self._endings: dict[str, _Ending] = {}
+        books.on_record.append(self._on_record)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+            except Exception:  # noqa: BLE001 - the border of the loop
+                _log.exception("cooled_turn_failed")
+            await self._hands.clock.sleep(TICK_S)
+
+    async def turn(self) -> None:
+        now = self._hands.clock.monotonic()
+        due = [key for key, ending in self._endings.items() if ending.at_s <= now]
+        if due and not self._hands.may_act():
+            return
+        for start in range(0, len(due), PARALLEL):
+            async with asyncio.TaskGroup() as group:
+                for key in due[start : start + PARALLEL]:
+                    group.create_task(self._forget(key), name=f"forget-{key}")
+
+    async def _forget(self, key: str) -> None:
+        ending = self._endings.pop(key, None)
+        record = self._books.record(key)
+        if ending is None or record is None or record.state is not State.COOLING:
+            return
+        try:
+            await self._hands.ledger.delete(record)
+        except errors.Conflict:
+            # Claimed by somebody: the watch will show it, or did not yet.
+            _log.debug("cooled_address_claimed", address=key)
+        except errors.IpamError as error:
+            _log.warning("cooled_address_not_deleted", address=key, why=str(error))
+            self._on_record(None, record)
+
+    def _on_record(self, old: Record | None, new: Record | None) -> None:
+        if new is None or new.state is not State.COOLING:
+            if old is not None:
+                self._endings.pop(object_name(old.address), None)
+            return
+        key, edition = object_name(new.address), f"{new.uid}/{new.resource_version}"
+        if key in self._endings and self._endings[key].edition == edition:
+            return
+        now = self._hands.clock.now()
+        rest_s = ((new.until or now) - now).total_seconds()
+        at_s = self._hands.clock.monotonic() + min(max(rest_s, 0.0), self._longest_s) + SLACK_S
+        self._endings[key] = _Ending(edition, at_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _EndpointOf:
+    namespace: str
+    name: str
+    pod_uid: str
+
+
+class OrphanEndpoints:
+    """Removes SpiderEndpoints of pods that are gone and hold no address. Static ones stay: they belong to a slot."""
+
+    def __init__(self, books: Books, hands: Hands, *, grace_s: float, sweep_interval_s: float) -> None:
+        self._books = books
+        self._hands = hands
+        self._grace_s = grace_s
+        self._sweep_interval_s = sweep_interval_s
+        self._suspects: Suspects[_EndpointOf] = Suspects()
+        self._swept_at = -math.inf
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+            except Exception:  # noqa: BLE001 - the border of the loop
+                _log.exception("endpoints_turn_failed")
+            await self._hands.clock.sleep(min(1.0, self._sweep_interval_s))
+
+    async def turn(self) -> None:
+        clock = self._hands.clock
+        if clock.monotonic() - self._swept_at >= self._sweep_interval_s and not self._books.behind():
+            self._swept_at = clock.monotonic()
+            self._sweep()
+        for suspect in self._suspects.due(clock.monotonic(), self._grace_s):
+            await self._settle(suspect)
+
+    def _sweep(self) -> None:
+        clock = self._hands.clock
+        orphans = {}
+        for found in _stateless(self._books.endpoints.items()):
+            pod = self._books.pod(found.namespace, found.name)
+            if is_gone(found.pod_uid, pod) and not _any_stands(self._books.of_pod(found.pod_uid), found):
+                orphans[f"{found.namespace}/{found.name}"] = found
+        self._suspects.keep_only(orphans)
+        for key, found in orphans.items():
+            self._suspects.see(key, found.pod_uid, found, now=clock.now(), monotonic=clock.monotonic())
+
+    async def _settle(self, suspect: Suspect[_EndpointOf]) -> None:
+        self._suspects.clear(suspect.key)
+        found = suspect.subject
+        try:
+            records = await self._hands.ledger.of_pod(found.namespace, found.name)
+            pod = await self._hands.witness.pod(found.namespace, found.name)
+            if _any_stands(records, found) or not is_gone(found.pod_uid, pod) or not self._hands.may_act():
+                return
+            await self._hands.endpoints.remove(found.namespace, found.name, found.pod_uid)
+        except (errors.IpamError, errors.Conflict) as error:
+            _log.warning("endpoint_not_removed", endpoint=suspect.key, why=str(error))
+        else:
+            self._hands.receipts.endpoint_removed(found.namespace, found.name, found.pod_uid)
+
+
+def _any_stands(records: Iterable[Record], found: _EndpointOf) -> bool:
+    return any(stands_for(record, found.pod_uid) for record in records)
+
+
+def _stateless(raws: Iterable[Mapping[str, Any]]) -> Iterable[_EndpointOf]:
+    """The endpoints that a pod owns; those of static pods have no owner."""
+    for raw in raws:
+        meta = raw["metadata"]
+        pod_uid = ((raw.get("status") or {}).get("current") or {}).get("uid")
+        owned = any(each.get("kind") == "Pod" for each in meta.get("ownerReferences") or ())
+        if pod_uid and owned:
+            yield _EndpointOf(meta["namespace"], meta["name"], pod_uid)
