@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.kube.cache import Cache
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from allocator.kube.view import Change
     from allocator.runtime.clock import Clock
 
-T = TypeVar("T")
-
 _log = get_logger(__name__)
 
 # Above this many changed pools one list is cheaper than a read of each.
@@ -48,14 +47,17 @@ class KubePools:
         self._rng = rng
         self._pools: dict[str, Pool] = {}
         self._changed: set[str] = set()
+        # Who asks while pools are being read waits for them: half a picture would refuse pods.
+        self._reading = asyncio.Lock()
         self.cache = Cache(client, SPIDER_IP_POOLS, clock=clock, metadata_only=True, on_change=self._on_change)
 
     async def current(self) -> Mapping[str, Pool]:
-        if len(self._changed) > READ_ONE_BY_ONE:
-            await self._read_all()
-        for name in sorted(self._changed):
-            await self.reread(name)
-        return self._pools
+        async with self._reading:
+            if len(self._changed) > READ_ONE_BY_ONE:
+                await self._read_all()
+            for name in sorted(self._changed):
+                await self._read_one(name)
+            return self._pools
 
     async def edition(self, name: str) -> Edition | None:
         async def attempt() -> Object | None:
@@ -68,6 +70,10 @@ class KubePools:
         return None if raw is None else decode_edition(raw)
 
     async def reread(self, name: str) -> None:
+        async with self._reading:
+            await self._read_one(name)
+
+    async def _read_one(self, name: str) -> None:
         async def attempt() -> Object | None:
             try:
                 return await self._client.get(SPIDER_IP_POOLS, name)
