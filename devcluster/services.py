@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni import install
@@ -16,7 +17,6 @@ from devcluster.processes import script
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from devcluster.cluster import Cluster
     from devcluster.processes import Processes
@@ -168,3 +168,17 @@ async def _answers_tls(listen: str) -> bool:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+def shown(service: Service) -> str:
+    """The command line for people: the script's name alone, files relative to where they are."""
+    program, *arguments = service.command
+    return " ".join([Path(program).name, *arguments]).replace(f"{Path.cwd()}/", "")
+
+
+def reclaim_bound_s(settings: Settings) -> float:
+    """Seconds within which the address of a pod that is gone is free: two sightings and what lies between them.
+
+    At most a sweep to the first sighting, the grace period, a sweep to the second; twice that for a busy machine.
+    """
+    return 2 * (settings.reclaim_grace_s + 2 * settings.sweep_interval_s) + 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -18,9 +17,7 @@ class WaitError(Exception):
     """What was waited for did not come in time."""
 
 
-async def until(
-    condition: Callable[[], Value | Awaitable[Value]], *, within_s: float, what: str | Callable[[], str]
-) -> Value:
+async def until(condition: Callable[[], Awaitable[Value | None]], *, within_s: float, what: str) -> Value:
     """The first true value of `condition`, which is asked at once and then every 50 ms.
 
     WaitError naming `what` when there is none `within_s` seconds from now.
@@ -28,10 +25,18 @@ async def until(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while True:
-        asked = condition()
-        value = await asked if inspect.isawaitable(asked) else asked
+        value = await condition()
         if value:
             return value
         if loop.time() > deadline:
-            raise WaitError(f"waited {within_s:g} s for {what if isinstance(what, str) else what()}")
+            raise WaitError(f"waited {within_s:g} s for {what}")
         await asyncio.sleep(PAUSE_S)
+
+
+async def until_true(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+    """The same for a condition that does not wait itself."""
+
+    async def ask() -> bool:
+        return condition()
+
+    await until(ask, within_s=within_s, what=what)

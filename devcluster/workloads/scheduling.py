@@ -43,4 +43,4 @@ def _fits(pod: Object, node: Object) -> bool:
     wanted = pod["spec"].get("nodeSelector") or {}
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    return ready and not node["spec"].get("unschedulable") and wanted.items() <= labels.items()
+    return ready and not (node.get("spec") or {}).get("unschedulable") and wanted.items() <= labels.items()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from devcluster.nodes import cni
-from devcluster.waiting import until
+from devcluster.waiting import until_true
 
 ATTACHMENT = cni.Attachment(
     container_id="4f0c",
@@ -125,11 +125,11 @@ async def test_a_cancelled_call_kills_the_plugin(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     async with asyncio.TaskGroup() as group:
         adding = group.create_task(runtime(tmp_path, "slow").add(ATTACHMENT), name="add")
-        await until(pid_file.exists, within_s=20, what="the plugin to run")
+        await until_true(pid_file.exists, within_s=20, what="the plugin to run")
         adding.cancel()
 
     pid = int(pid_file.read_text())
-    await until(lambda: not is_running(pid), within_s=5, what="the plugin to be killed")
+    await until_true(lambda: not is_running(pid), within_s=5, what="the plugin to be killed")
 
 
 def is_running(pid: int) -> bool:
