@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from devcluster.plane import server
+from devcluster.plane import envtest, server
 
 Kind = Literal["embedded", "envtest", "kubeconfig"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """`real` says whether a kube-apiserver answers."""
+    """`real` says whether a kube-apiserver answers; `controllers` and `scheduler`, whether the cluster itself makes
+    pods of workloads and gives them nodes.
+    """
 
     kind: Kind
     kubeconfig: Path
     real: bool
+    controllers: bool = False
+    scheduler: bool = False
 
 
 @asynccontextmanager
@@ -34,10 +38,13 @@ async def start_plane(kind: Kind, directory: Path, *, kubeconfig: Path | None = 
             async with server.serve(directory) as (path, _):
                 yield Plane(kind, path, real=False)
         case "envtest":
-            raise FileNotFoundError("not yet")
+            async with envtest.serve(directory) as running:
+                yield Plane(
+                    kind, running.kubeconfig, real=True, controllers=running.controllers, scheduler=running.scheduler
+                )
         case "kubeconfig":
             if kubeconfig is None:
                 raise ValueError(
                     "plane kubeconfig: name the file with --kubeconfig or the environment variable KUBECONFIG"
                 )
-            yield Plane(kind, kubeconfig, real=True)
+            yield Plane(kind, kubeconfig, real=True, controllers=True, scheduler=True)
