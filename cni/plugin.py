@@ -17,7 +17,7 @@ All state is the agent's, so a signal may end this process at any moment. CNI: h
 It starts for every pod: standard library only, no module that loads slowly (dataclasses, http.client, pathlib, typing),
 `-I -S` so that no PYTHON* variable or site directory has a say. 17 of the 25 ms of an ADD are Python, json and socket.
 """
-# ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH112, PTH116, PTH120 - pathlib loads in 6 ms
+# ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH116, PTH120 - pathlib loads in 6 ms
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ ID_FORM = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # container IDs and networ
 POD_NAME_FORM = re.compile(r"[a-z0-9]([a-z0-9.\-]*[a-z0-9])?")  # RFC 1123; needs no quoting in a URL
 POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID")
 OTHER_ARGS = ("K8S_POD_INFRA_CONTAINER_ID", "IP", "IgnoreUnknown")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3, "fatal": 3, "panic": 3}
 
 
@@ -70,9 +71,6 @@ class CniError(Exception):
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg)
         self.code, self.msg, self.details = code, msg, details
-
-
-# -- input: environment and stdin ------------------------------------------------------------------------------------
 
 
 PATH, NAMES, FLAG = "an absolute path", "a list of pool names", "true or false"
@@ -240,9 +238,6 @@ def bad_variable(name: str, value: str, form: str) -> CniError:
     return CniError(BAD_ENVIRONMENT, f"{name} {said}; it must be {form}")
 
 
-# -- the commands: each returns what stdout gets, None for nothing ---------------------------------------------------
-
-
 def add(call: Call) -> Json | None:
     # Unlike the original, no GET /v1/ipam/healthy first: connecting tells the same, one round trip earlier, and the
     # agent could still go away between the two.
@@ -250,8 +245,8 @@ def add(call: Call) -> Json | None:
         "defaultIPv4IPPool": call.settings["default_ipv4_ippool"],
         "defaultIPv6IPPool": call.settings["default_ipv6_ippool"],
     }
-    body |= {"cleanGateway": True} if call.settings["clean_gateway"] else {}
-    body |= {"matchMasterSubnet": True} if call.settings["match_master_subnet"] else {}
+    flags = {"cleanGateway": call.settings["clean_gateway"], "matchMasterSubnet": call.settings["match_master_subnet"]}
+    body |= {member: True for member, is_set in flags.items() if is_set}
     answer = Agent(call, ADD_DEADLINE_S, ADD_PATIENCE_S).ask("POST", "/v1/ipam/ip", body)
     result = result_of(answer, call.cni_version, call.if_name)
     call.notes["ips"] = [ip["address"] for ip in result["ips"]]
@@ -271,9 +266,8 @@ def delete(call: Call) -> Json | None:
 def check(call: Call) -> Json | None:
     if not isinstance(call.prev_result, dict):
         raise CniError(BAD_CONFIG, "CHECK needs prevResult, the result of ADD, in the network configuration")
-    query = f"podNamespace={call.namespace}&podName={call.pod}"
-    answer = Agent(call, ASK_DEADLINE_S, ASK_PATIENCE_S).ask("GET", f"/v1/workloadendpoint?{query}")
-    endpoint = decode(answer, "the agent's answer")
+    target = f"/v1/workloadendpoint?podNamespace={call.namespace}&podName={call.pod}"
+    endpoint = decode(Agent(call, ASK_DEADLINE_S, ASK_PATIENCE_S).ask("GET", target), "the agent's answer")
     if call.pod_uid and endpoint.get("podUID") not in (None, "", call.pod_uid):
         raise CniError(FAILED, f"{call.namespace}/{call.pod} holds addresses as UID {endpoint['podUID']} only")
     own = [item for item in objects(endpoint, "interfaces") if item.get("interface") == call.if_name]
@@ -304,46 +298,36 @@ def ask_status(call: Call) -> Json | None:
 
 
 def collect_garbage(_call: Call) -> Json | None:
-    """Nothing, as CNI allows. The list that GC brings speaks for one runtime and one network name, which several
-    configurations may share: taken at its word it would release addresses of running pods. The controller's reclaim
-    finds the same leaks and asks the API server before it frees an address.
-    """
+    # Nothing, as CNI allows. The list that GC brings speaks for one network name, which several configurations may
+    # share: taken at its word it would release addresses of running pods. The controller's reclaim finds the same
+    # leaks, and asks the API server before it frees an address.
     return None
 
 
 COMMANDS = {"ADD": add, "DEL": delete, "CHECK": check, "STATUS": ask_status, "GC": collect_garbage}
 
 
-# -- the agent -------------------------------------------------------------------------------------------------------
-
-
 class AgentRefusal(CniError):
     """The agent answered with another status than 200: a JSON string, or `{"code":..,"message":..}`, says why."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
         try:
             said = json.loads(body)
         except (ValueError, RecursionError):
             said = body.decode(errors="replace").strip()
-        if isinstance(said, dict):
-            said = said.get("message")
-        message = said if isinstance(said, str) and said else "the agent gave no reason"
-        # Neither header comes from the original agent.
-        code = headers.get("x-spiderpool-cni-code", "")
-        reason = headers.get("x-spiderpool-reason", "")[:100]
+        said = said.get("message") if isinstance(said, dict) else said
+        msg = said[:MESSAGE_LIMIT] if said and isinstance(said, str) else "the agent gave no reason"
+        # The original agent sends neither header.
+        code, reason = (headers.get(f"x-spiderpool-{name}", "") for name in ("cni-code", "reason"))
         fallback = TRY_LATER if status in (429, 503) else FAILED
-        super().__init__(
-            int(code) if re.fullmatch("[1-9][0-9]{0,3}", code) else fallback,
-            message[:MESSAGE_LIMIT],
-            f"{reason}; the agent answered {status}" if reason else f"the agent answered {status}",
-        )
-        self.status = status
+        details = f"{reason[:100]}{'; ' if reason else ''}the agent answered {status}"
+        super().__init__(int(code) if re.fullmatch("[1-9][0-9]{0,3}", code) else fallback, msg, details)
 
 
 class Agent:
-    """HTTP over the agent's unix socket, by hand: http.client would double the plugin's start.
-
-    As HTTP/1.0, so that the server ends the connection after its answer and may not send that in chunks.
+    """HTTP over the agent's unix socket, by hand: http.client would double the plugin's start. It is HTTP/1.0, so that
+    the server ends the connection after its answer, and may not send that in chunks.
     """
 
     def __init__(self, call: Call, deadline_s: float, patience_s: float) -> None:
@@ -411,7 +395,7 @@ def parse_http(received: bytes) -> tuple[int, dict[str, str], bytes]:
     head, is_whole, body = received.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    status = re.fullmatch("HTTP/1.[01] ([1-5][0-9]{2})( .*)?", first)
+    status = re.fullmatch(r"HTTP/1\.[01] ([1-5][0-9]{2})( .*)?", first)
     length = headers.get("content-length", str(len(body)))
     if (received and not status) or not re.fullmatch("[0-9]{1,9}", length):
         raise nonsense("it is not HTTP")
@@ -421,10 +405,7 @@ def parse_http(received: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def result_of(data: bytes, cni_version: str, if_name: str) -> Json:
-    """IpamAddResponse as a CNI result: the addresses and routes of this interface, all of the answer checked.
-
-    The answer speaks of all interfaces of the pod; the ADD of another one gets its part again.
-    """
+    """The part of an IpamAddResponse that is this interface's, as a CNI result; all of the response is checked."""
     answer = decode(data, "the agent's answer")
     ips, routes = [], []
     for item in objects(answer, "ips"):
@@ -473,10 +454,7 @@ def parse_ip(text: object, family: int) -> bytes:
 
 
 def nonsense(why: str) -> CniError:
-    return CniError(CANNOT_DECODE, f"the agent's answer makes no sense: {why}", "do plugin and agent fit together?")
-
-
-# -- the intent of a DEL ---------------------------------------------------------------------------------------------
+    return CniError(CANNOT_DECODE, f"the agent's answer (or the prevResult of a CHECK) makes no sense: {why}")
 
 
 def keep_intent(state_dir: str, intent: Json) -> str:
@@ -484,10 +462,9 @@ def keep_intent(state_dir: str, intent: Json) -> str:
     import hashlib  # noqa: PLC0415 - 4 ms that only this path pays
 
     folder = f"{state_dir}/intents"
-    name = hashlib.sha256(f"{intent['containerID']}/{intent['ifName']}".encode()).hexdigest()
+    name = hashlib.sha256(os.fsencode(f"{intent['containerID']}/{intent['ifName']}")).hexdigest()
     path, temporary = f"{folder}/{name}.json", f"{folder}/.{name}.{os.getpid()}"
     try:
-        is_new = not os.path.isdir(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         try:
             with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -498,7 +475,7 @@ def keep_intent(state_dir: str, intent: Json) -> str:
         except BaseException:
             os.unlink(temporary)
             raise
-        for directory in (folder, state_dir) if is_new else (folder,):
+        for directory in (folder, state_dir):
             descriptor = os.open(directory, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
@@ -506,9 +483,6 @@ def keep_intent(state_dir: str, intent: Json) -> str:
         problem = f"the agent cannot release now, and the release cannot be kept for it: {error}"
         raise CniError(TRY_LATER, problem, f"start the agent, or make {folder} writable") from error
     return path
-
-
-# -- output: the log and stdout --------------------------------------------------------------------------------------
 
 
 def write_log(call: Call, error: CniError | None) -> None:
@@ -546,8 +520,7 @@ def open_log(settings: Json, size: int) -> int:
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     while True:
         # NONBLOCK: a pipe without reader must not hold up a pod.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        log = os.open(path, flags, 0o640)
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640)
         status = os.fstat(log)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a regular file")
@@ -558,8 +531,11 @@ def open_log(settings: Json, size: int) -> int:
         except BlockingIOError:
             return log  # another process is rotating this file; the line ends up in the rotated one
         # The lock is on the file, not on its name: a process that gets it later sees that the name has moved on.
-        if os.stat(path).st_ino == status.st_ino:
-            rotate(path, settings["log_file_max_age"] * 86400, settings["log_file_max_count"])
+        try:
+            if os.path.samestat(os.stat(path), status):
+                rotate(path, settings["log_file_max_age"] * 86400, settings["log_file_max_count"])
+        except FileNotFoundError:
+            pass  # moved on, and nobody has begun the next file yet
         os.close(log)
 
 
@@ -570,8 +546,7 @@ def rotate(path: str, max_age_s: int, max_count: int) -> None:
         last += 1
     for number in range(last, 0, -1):
         old = f"{path}.{number}"
-        is_too_old = 0 < max_age_s < time.time() - os.stat(old).st_mtime
-        if is_too_old or 0 < max_count <= number:
+        if 0 < max_count <= number or 0 < max_age_s < time.time() - os.stat(old).st_mtime:
             os.unlink(old)
         else:
             os.rename(old, f"{path}.{number + 1}")
@@ -580,9 +555,6 @@ def rotate(path: str, max_age_s: int, max_count: int) -> None:
 
 def complain(message: str) -> None:
     os.write(2, f"spiderpool: {message}\n".encode(errors="replace"))
-
-
-# -- the process -----------------------------------------------------------------------------------------------------
 
 
 def run(call: Call) -> Json | None:
@@ -597,19 +569,15 @@ def run(call: Call) -> Json | None:
 
 
 def end(number: int, _frame: FrameType | None) -> None:
-    on_signal(signal.SIG_IGN)  # once is enough: what follows is the error's way out
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # once is enough: what follows is the error's way out
     raise CniError(TRY_LATER, f"ended by {signal.Signals(number).name} before the command was complete")
-
-
-def on_signal(handler: Any) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-        signal.signal(number, handler)
 
 
 def main() -> int:
     call, failure, document = Call(), None, None
     try:
-        on_signal(end)
+        for number in SIGNALS:
+            signal.signal(number, end)
         signal.alarm(int(ADD_DEADLINE_S) + 5)  # for what has no deadline of its own, such as a stdin that never ends
         document = run(call)
     except CniError as error:
@@ -617,7 +585,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the border of the process
         sys.excepthook(*sys.exc_info())
         failure = CniError(FAILED, f"unexpected {type(error).__name__}: {error}", "please report this as a bug")
-    on_signal(signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if failure:
         document = {"cniVersion": call.cni_version, "code": failure.code, "msg": failure.msg}
         document |= {"details": failure.details} if failure.details else {}

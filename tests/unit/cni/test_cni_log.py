@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ import pytest
 from tests.unit.cni.harness import http
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.cni.harness import FakeAgent, Plugin
 
 MIB = 1 << 20
@@ -140,3 +144,32 @@ def test_processes_that_rotate_at_once_lose_no_line(plugin: Plugin, agent: FakeA
     names = [line["ContainerID"] for line in lines if "ContainerID" in line]
     assert sorted(names) == sorted(f"c{number}" for number in range(30))
     assert len(list(plugin.log_path.parent.iterdir())) == 2
+
+
+STORM = """
+import os, sys
+from cni import plugin
+path, name = sys.argv[1:]
+settings = {"log_file_path": path, "log_file_max_size": 1, "log_file_max_age": 0, "log_file_max_count": 0}
+os.read(0, 1)  # all begin together, when the test closes the pipe
+for number in range(300):
+    line = f"{name}-{number} ".ljust(40_000, "x").encode() + b"\\n"
+    log = plugin.open_log(settings, len(line))
+    os.write(log, line)
+    os.close(log)
+"""
+
+
+def test_a_storm_of_rotations_loses_and_mixes_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "spiderpool.log"
+    start, go = os.pipe()
+    writers = [subprocess.Popen([sys.executable, "-c", STORM, path, f"w{number}"], stdin=start) for number in range(4)]
+    os.close(start)
+    os.close(go)
+    assert [writer.wait(timeout=30) for writer in writers] == [0] * 4
+    files = list(tmp_path.iterdir())
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert {len(line) for line in lines} == {40_000}
+    expected = [f"w{writer}-{number}" for writer in range(4) for number in range(300)]
+    assert sorted(line.split()[0] for line in lines) == sorted(expected)
+    assert len(files) > 5
