@@ -115,12 +115,11 @@ def expiry_of(material: Material) -> datetime:
 
 def _new_ca(now: datetime) -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
-    # The serial number is part of the name: two CAs of one name and two keys confuse chain building.
-    serial = x509.random_serial_number()
-    subject = _subject(f"spiderpool-webhook-ca-{serial:x}"[:64])
+    # A number is part of the name: two CAs of one name and two keys confuse chain building.
+    number = x509.random_serial_number()
+    subject = _subject(f"spiderpool-webhook-ca-{number:x}"[:64])
     certificate = (
         _builder(key, now, CA_LIFE)
-        .serial_number(serial)
         .subject_name(subject)
         .issuer_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -10,7 +10,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import fields
-from allocator.domain.addresses import AddressError, IntervalSet, parse_network, parse_span, version_of
+from allocator.domain.addresses import AddressError, IntervalSet, parse_span, version_of
 
 if TYPE_CHECKING:
     from allocator.domain.addresses import Network, Version
@@ -67,10 +67,7 @@ def _complete_network(raw: Raw, label: str) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(spec, dict):
         return completed
     _add_finalizer(metadata)
-    try:
-        subnet = parse_network(spec["subnet"]) if isinstance(spec.get("subnet"), str) else None
-    except AddressError:
-        subnet = None
+    subnet = fields.loose_network(spec["subnet"]) if isinstance(spec.get("subnet"), str) else None
     if subnet is not None:
         if spec.get("ipVersion") is None:
             spec["ipVersion"] = version_of(subnet)

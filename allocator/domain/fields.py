@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from allocator.domain.addresses import AddressError
 from allocator.domain.errors import FieldError
 
 if TYPE_CHECKING:
@@ -83,20 +82,14 @@ def check_flag(parent: Raw, key: str, path: str, problems: Problems) -> None:
         problems.invalid(path, parent[key], "must be true or false")
 
 
-def parse_route_network(text: str) -> Network:
-    """The destination of a route: a CIDR that may have host bits, as route commands accept it.
-
-    AddressError when it is none; netmasks and IPv4-mapped IPv6 are none.
-    """
+def loose_network(text: str) -> Network | None:
+    """The network of a CIDR that may have host bits; None when it is none: netmasks and IPv4-mapped IPv6 are not."""
     try:
         network = ipaddress.ip_network(text, strict=False) if _PREFIX.fullmatch(text) else None
     except ValueError:
-        network = None
-    if network is None:
-        raise AddressError("is not a CIDR: write 10.99.0.0/16 or fd00:99::/64")
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
-        raise AddressError("is IPv4-mapped: write the IPv4 network")
-    return network
+        return None
+    is_mapped = isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None
+    return None if is_mapped else network
 
 
 def some_of(texts: Sequence[str]) -> str:

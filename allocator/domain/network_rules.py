@@ -87,11 +87,16 @@ def _read_subnet(spec: Raw, version: Version | None, problems: Problems) -> Netw
     if not isinstance(text, str):
         problems.invalid("spec.subnet", text, "must be a text")
         return None
+    # The rest is measured by the network that was meant, host bits or not.
+    network = fields.loose_network(text)
     try:
-        return parse_network(text, version)
+        parse_network(text)
     except AddressError as error:
         problems.invalid("spec.subnet", text, without_value(text, error))
-        return None
+    if network is not None and version is not None and network.version != version:
+        message = f"is IPv{network.version}, but spec.ipVersion is {version}: leave spec.ipVersion out"
+        problems.invalid("spec.subnet", text, message)
+    return network
 
 
 def _check_items(spec: Raw, key: str, frame: Frame, problems: Problems) -> list[tuple[int, Span]]:
@@ -180,10 +185,9 @@ def _check_destination(value: object, path: str, frame: Frame, problems: Problem
     if not isinstance(value, str):
         problems.invalid(path, value, "must be a text")
         return None
-    try:
-        network = fields.parse_route_network(value)
-    except AddressError as error:
-        problems.invalid(path, value, str(error))
+    network = fields.loose_network(value)
+    if network is None:
+        problems.invalid(path, value, "is not a CIDR: write 10.99.0.0/16 or fd00:99::/64")
         return None
     if network.prefixlen == 0:
         problems.invalid(path, value, "is a default route: set spec.gateway instead")

@@ -1,0 +1,196 @@
+"""spiderpool-webhook: put the parts together and run them."""
+
+import asyncio
+import ipaddress
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self, assert_never
+
+import typer
+from aiohttp import web
+
+from allocator.domain.validation import Families
+from allocator.kube.client import KubeClient
+from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
+from allocator.runtime import config, lifecycle, logs
+from allocator.runtime.clock import SystemClock
+from certs.reload import Keeper
+from certs.store import DirectoryStore, SecretStore, Store
+from webhook import server
+from webhook.neighbours import Neighbours
+from webhook.registration import NAME, Registrar, Registration, ServiceTarget, UrlTarget
+from webhook.rules import Policy, Rules
+
+log = logs.get_logger("webhook")
+
+DEFAULT_PORT = 5722
+
+
+class Register(StrEnum):
+    URL = "url"
+    SERVICE = "service"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; an empty host means all addresses."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """HOST:PORT, [IPv6]:PORT or :PORT. typer.BadParameter when it is none."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            raise typer.BadParameter(f"{text!r} is no HOST:PORT: write 127.0.0.1:{DEFAULT_PORT} or :{DEFAULT_PORT}")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the host says where others find it."""
+        try:
+            return not ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return bool(self.host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    kubeconfig: Path | None
+    listen: Address
+    health_listen: Address | None
+    register: Register
+    namespace: str
+    cert_dir: Path | None
+    conf: config.Conf
+
+
+async def serve(settings: Config) -> None:
+    """The whole process: certificates, caches, server, and last the registration."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            KubeClient.connect(kubeconfig=settings.kubeconfig, user_agent="spiderpool-webhook")
+        )
+        store: Store = SecretStore(client, settings.namespace)
+        if settings.cert_dir is not None:
+            store = DirectoryStore(settings.cert_dir)
+        keeper = Keeper(store, _names(settings), clock)
+        await keeper.start()
+        pools, subnets = (Neighbours(client, resource, clock) for resource in (SPIDER_IP_POOLS, SPIDER_SUBNETS))
+        rules = Rules(_policy(settings.conf), pools=pools, subnets=subnets)
+        app = server.application(rules, lambda: pools.is_ready and subnets.is_ready)
+        port = await stack.enter_async_context(
+            server.listening(app, settings.listen.host, settings.listen.port, keeper.live.context)
+        )
+        if settings.health_listen is not None:
+            health = settings.health_listen
+            probes = _probes(pools, subnets)
+            await stack.enter_async_context(server.listening(probes, health.host, health.port, None))
+        log.info("listening", host=settings.listen.host, port=port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keeper.run(), name="certificates")
+            group.create_task(pools.cache.run(), name="pools")
+            group.create_task(subnets.cache.run(), name="subnets")
+            registration = _registration(settings, port)
+            if registration is not None:
+                await pools.cache.wait_synced()
+                await subnets.cache.wait_synced()
+                registrar = Registrar(client, registration, ca_bundle=lambda: keeper.ca_bundle, clock=clock)
+                group.create_task(registrar.run(), name="registration")
+
+
+def _names(settings: Config) -> list[str]:
+    """What the certificate must be good for: the Service, this machine, and the address to listen on."""
+    service = f"{NAME}.{settings.namespace}"
+    names = [NAME, service, f"{service}.svc", f"{service}.svc.cluster.local", "localhost", "127.0.0.1", "::1"]
+    return [*names, settings.listen.host] if settings.listen.is_reachable else names
+
+
+def _policy(conf: config.Conf) -> Policy:
+    return Policy(
+        families=Families(ipv4=conf.enable_ipv4, ipv6=conf.enable_ipv6),
+        protects_deletion=conf.enable_validating_resources_deleted_webhook is True,
+    )
+
+
+def _registration(settings: Config, port: int) -> Registration | None:
+    host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
+    match settings.register:
+        case Register.NONE:
+            return None
+        case Register.URL:
+            target: UrlTarget | ServiceTarget = UrlTarget(f"https://{host}:{port}")
+        case Register.SERVICE:
+            target = ServiceTarget(settings.namespace)
+        case _:
+            assert_never(settings.register)
+    return Registration(target=target, namespace=settings.namespace, has_subnets=settings.conf.enable_spider_subnet)
+
+
+def _probes(pools: Neighbours, subnets: Neighbours) -> web.Application:
+    """Plain HTTP, for whoever cannot speak TLS to us; the paths are those of the other processes."""
+    app = web.Application()
+
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def ready(_request: web.Request) -> web.Response:
+        return web.Response(status=200 if pools.is_ready and subnets.is_ready else 503)
+
+    app.router.add_get("/v1/runtime/startup", ready)
+    app.router.add_get("/v1/runtime/readiness", ready)
+    app.router.add_get("/v1/runtime/liveness", alive)
+    return app
+
+
+def command(  # noqa: PLR0913 - one parameter for each flag
+    *,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to serve; default: the pod's own.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="The ConfigMap's conf.yml.")] = None,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT for TLS; [IPv6]:PORT; :PORT for all addresses; port 0 for any.")
+    ] = f":{config.env_int('SPIDERPOOL_WEBHOOK_PORT', DEFAULT_PORT, minimum=0)}",
+    register: Annotated[
+        Register, typer.Option(help="Send the API server to this process, to the Service, or leave that alone.")
+    ] = Register.SERVICE,
+    namespace: Annotated[str, typer.Option(help="Where the Service, the Secret and our accounts are.")] = "spiderpool",
+    cert_dir: Annotated[
+        Path | None, typer.Option(help="Keep the certificates here, made when missing, and not in a Secret.")
+    ] = None,
+    health_listen: Annotated[str, typer.Option(help="HOST:PORT for probes over plain HTTP; 0 for none.")] = "0",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Admission server for the kinds of Spiderpool: completes and judges what people write."""
+    address = Address.parse(listen)
+    if register is Register.URL and not address.is_reachable:
+        raise typer.BadParameter("--register url needs a HOST in --listen, which the API server can reach")
+    try:
+        logs.configure(log_level)
+        conf = config.load_conf(config_file)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    settings = Config(
+        kubeconfig=kubeconfig,
+        listen=address,
+        health_listen=None if health_listen == "0" else Address.parse(health_listen),
+        register=register,
+        namespace=namespace,
+        cert_dir=cert_dir,
+        conf=conf,
+    )
+    raise typer.Exit(lifecycle.run(lambda: serve(settings)))
+
+
+def main() -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
+if __name__ == "__main__":
+    main()
