@@ -138,8 +138,9 @@ def _fail(error: Exception, folder: Path) -> int:
             sys.excepthook(type(cause), cause, cause.__traceback__)
     told = "\n".join(map(str, causes))
     for log in sorted(folder.glob("*.log")):
-        if str(log) not in told:  # a process that failed has shown its own already
-            _say(f"the end of {log}:\n{processes.tail(log, lines=5)}")
+        # A process that failed has shown its own already; the plugin's say what the agents' say.
+        if str(log) not in told and not log.name.startswith("plugin-"):
+            _say(f"the end of {log}:\n{processes.tail(log, lines=3, width=240)}")
     if folder.exists():
         _say(f"all logs are in {folder}")
     return 1

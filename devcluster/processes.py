@@ -126,11 +126,11 @@ async def processes(logs: Path) -> AsyncIterator[Processes]:
                 started.kill_all()
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
+def tail(log: Path, *, lines: int = TAIL_LINES, width: int = LINE_LIMIT) -> str:
     if not log.exists():
         return "  (nothing)"
     kept = log.read_text(errors="replace").splitlines()[-lines:]
-    return "\n".join(f"  {line[:LINE_LIMIT]}" for line in kept) or "  (nothing)"
+    return "\n".join(f"  {line[:width]}" for line in kept) or "  (nothing)"
 
 
 def script(name: str) -> str:

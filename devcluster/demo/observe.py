@@ -50,14 +50,14 @@ def is_running(obj: Object) -> bool:
     return (obj.get("status") or {}).get("phase") == "Running" and not obj["metadata"].get("deletionTimestamp")
 
 
-async def wait_running(cluster: Cluster, app: str, number: int, *, within_s: float) -> Objects:
+async def wait_running(cluster: Cluster, app: str, number: int, *, within_s: float) -> None:
     """Exactly so many pods, all running, none on its way out."""
 
-    async def ready() -> Objects | None:
+    async def ready() -> bool:
         found = await pods(cluster, app)
-        return found if len(found) == number and all(map(is_running, found)) else None
+        return len(found) == number and all(map(is_running, found))
 
-    return await until(ready, within_s=within_s, what=f"{number} running pods of {app}")
+    await until(ready, within_s=within_s, what=f"{number} running pods of {app}")
 
 
 async def addresses_of(cluster: Cluster, obj: Object) -> list[PodAddress]:

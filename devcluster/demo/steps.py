@@ -125,7 +125,10 @@ class Demo:
             await observe.wait_running(self.cluster, "web", FEWER_WEB_PODS, within_s=RELEASED_WITHIN_S)
             await observe.wait_counted(self.cluster, POOLS, FEWER_WEB_PODS + DB_PODS)
         await show.run("get", "spiderippools")
-        show.proved(f"{FEWER_WEB_PODS + DB_PODS} pods, {FEWER_WEB_PODS + DB_PODS} addresses in use in each pool")
+        left = FEWER_WEB_PODS + DB_PODS
+        show.proved(
+            f"{left} pods, {left} addresses in use in each pool; the others are free again after cooling for 30 s"
+        )
         await self._replace()
         await self._crash()
 
