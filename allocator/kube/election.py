@@ -111,8 +111,8 @@ class Election:
             working = group.create_task(work(), name="lead")
             keeping = group.create_task(self._keep(), name="keep-lease")
             working.add_done_callback(lambda _: keeping.cancel())
-            # Once only: a second cancellation would interrupt what `lead` does to clean up.
-            keeping.add_done_callback(lambda _: working.cancel())
+            # Not when everything is being cancelled: a second time would interrupt what `lead` does to clean up.
+            keeping.add_done_callback(lambda kept: kept.cancelled() or working.cancel())
         if failure:
             raise failure[0]
         return keeping.cancelled()

@@ -38,6 +38,8 @@ async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
 
 def watch_event(resource: Resource, line: bytes, *, metadata_only: bool) -> tuple[str, Object]:
     event = decoded("WATCH", resource.plural, line)
+    if not isinstance(event, dict):
+        raise Unreachable(f"WATCH {resource.plural}: an event is no object")
     kind, obj = event.get("type"), event.get("object") or {}
     if kind == "ERROR":
         raise from_response(int(obj.get("code") or 500), obj)

@@ -31,9 +31,13 @@ class FakeClock:
             self._elapsed = max(self._elapsed, due)
             await asyncio.sleep(0)
             return
-        wake = asyncio.Event()
-        self._sleepers.append((due, wake))
-        await wake.wait()
+        sleeper = (due, asyncio.Event())
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper[1].wait()
+        finally:
+            if sleeper in self._sleepers:  # cancelled
+                self._sleepers.remove(sleeper)
 
     def advance(self, seconds: float) -> None:
         self._elapsed += seconds

@@ -30,11 +30,14 @@ class Asked:
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """Each request takes the next answer of the script; a request beyond its end hangs until the server stops."""
+    """Each request takes the next answer of the script; beyond its end `otherwise` answers, without one a request
+    hangs until the server stops.
+    """
 
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     script: deque[Answer] = field(default_factory=deque)
+    otherwise: Answer | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def then(self, *answers: Answer) -> None:
@@ -44,10 +47,12 @@ class ScriptedServer:
         payload = await request.read()
         body = json.loads(payload) if payload else None
         self.asked.append(Asked(request.method, request.path, dict(request.query), dict(request.headers), body))
-        if not self.script:
+        if self.script:
+            return await self.script.popleft()(request)
+        if self.otherwise is None:
             await self.stopping.wait()
             return web.Response(status=503)
-        return await self.script.popleft()(request)
+        return await self.otherwise(request)
 
 
 def says(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
