@@ -1,0 +1,67 @@
+"""Flags win over the environment, the environment over the defaults."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from allocator.runtime.config import ConfigError
+from controller.config import read_config
+
+NS = ("--namespace", "spiderpool")
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    config = read_config(NS, {})
+    reclaim = config.reclaim
+    assert reclaim is not None
+    assert (reclaim.grace_s, reclaim.sweep_interval_s, config.reuse_delay) == (20, 20, timedelta(seconds=30))
+    assert (config.lease.duration_s, config.lease.renew_deadline_s, config.lease.retry_period_s) == (15, 10, 2)
+    assert config.health == ("", 5720)
+
+
+def test_an_explicit_interval_of_the_original_is_obeyed() -> None:
+    config = read_config(NS, {"SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION": "600"})
+    assert config.reclaim is not None
+    assert config.reclaim.sweep_interval_s == 600
+
+
+def test_a_flag_wins_over_the_environment() -> None:
+    environ = {"SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION": "600", "SPIDERPOOL_LOG_LEVEL": "debug"}
+    config = read_config([*NS, "--sweep-interval", "1", "--log-level", "warn"], environ)
+    assert config.reclaim is not None
+    assert (config.reclaim.sweep_interval_s, config.log_level) == (1, "warn")
+
+
+def test_the_pods_own_name_and_namespace_come_from_the_environment() -> None:
+    config = read_config([], {"SPIDERPOOL_POD_NAMESPACE": "ns", "SPIDERPOOL_POD_NAME": "controller-0"})
+    assert (config.namespace, config.identity) == ("ns", "controller-0")
+
+
+def test_reclaim_can_be_switched_off() -> None:
+    assert read_config(NS, {"SPIDERPOOL_GC_IP_ENABLED": "false"}).reclaim is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("0", None), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("5720", ("", 5720))],
+)
+def test_the_health_address_is_a_port_an_address_or_nothing(text: str, address: tuple[str, int] | None) -> None:
+    assert read_config([*NS, "--health-listen", text], {}).health == address
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "named"),
+    [
+        pytest.param([], {}, "--namespace", id="no namespace"),
+        pytest.param([*NS, "--reclaim-grace", "0"], {}, "--reclaim-grace", id="no grace"),
+        pytest.param([*NS, "--reuse-delay", "nan"], {}, "--reuse-delay", id="not a number"),
+        pytest.param([*NS, "--health-listen", "host"], {}, "health address", id="no port"),
+        pytest.param(NS, {"SPIDERPOOL_LEADER_RENEW_DEADLINE": "20"}, "RENEW_DEADLINE", id="deadline after lease"),
+        pytest.param(NS, {"SPIDERPOOL_GC_IP_ENABLED": "maybe"}, "SPIDERPOOL_GC_IP_ENABLED", id="no boolean"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(arguments: list[str], environ: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        read_config(arguments, environ)

@@ -1,0 +1,167 @@
+"""What a pool's status says about its records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from allocator.domain.addresses import IntervalSet
+from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project
+from allocator.domain.record import State
+from allocator.kube.pool_status import decode_status, encode_status
+from tests.unit.records import NOON, SLOT, a_pool, a_record, cooling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from allocator.domain.pool import Pool
+    from allocator.domain.projection import Condition
+    from allocator.domain.record import Record
+
+POOL = a_pool("10.20.0.10-10.20.0.19")
+NONE_RESERVED = IntervalSet(4)
+
+
+def status(records: Sequence[Record] = (), pool: Pool = POOL, **said: Any) -> PoolStatus:
+    return project(pool, records, said.pop("reserved", NONE_RESERVED), **{"before": NOTHING_YET, "now": NOON, **said})
+
+
+def condition(found: PoolStatus, kind: str) -> Condition:
+    return next(each for each in found.conditions if each.type == kind)
+
+
+def test_an_empty_pool_has_counts_and_no_text() -> None:
+    found = status()
+    assert (found.total, found.allocated, found.free, found.allocated_ips) == (10, 0, 10, None)
+
+
+def test_the_text_is_the_originals_json_with_sorted_keys() -> None:
+    found = status([a_record("10.20.0.11", pod="b", pod_uid="uid-b"), a_record("10.20.0.10", pod="a", pod_uid="uid-a")])
+    assert found.allocated_ips == (
+        '{"10.20.0.10":{"pod":"shop/a","podUid":"uid-a"},"10.20.0.11":{"pod":"shop/b","podUid":"uid-b"}}'
+    )
+
+
+@pytest.mark.parametrize("state", [State.HELD, State.RETAINED, State.CONFLICT, State.QUARANTINED])
+def test_an_address_in_use_is_counted_and_listed_in_every_state_but_cooling(state: State) -> None:
+    found = status([a_record("10.20.0.10", state=state, slot=SLOT)])
+    assert (found.allocated, found.free) == (1, 9)
+    assert json.loads(found.allocated_ips or "") == {"10.20.0.10": {"pod": "shop/cart", "podUid": "uid-1"}}
+
+
+def test_a_cooling_address_is_neither_in_use_nor_free() -> None:
+    found = status([cooling("10.20.0.10", until_s=1)])
+    assert (found.allocated, found.free, found.allocated_ips) == (0, 9, None)
+
+
+def test_an_address_that_has_cooled_is_free() -> None:
+    assert status([cooling("10.20.0.10", until_s=0)]).free == 10
+
+
+def test_total_counts_ips_without_excludes_and_free_leaves_out_reservations_and_the_gateway() -> None:
+    pool = a_pool("10.20.0.1-10.20.0.10", excludes=("10.20.0.10",), gateway=POOL.subnet[1])
+    found = status(pool=pool, reserved=IntervalSet.parse(4, ["10.20.0.2-10.20.0.3"]))
+    assert (found.total, found.free) == (9, 6)
+
+
+def test_a_slash_64_is_counted_without_being_walked() -> None:
+    pool = a_pool("fd00::1-fd00::ffff:ffff:ffff:ffff", subnet="fd00::/64")
+    assert status(pool=pool, reserved=IntervalSet(6)).total == 2**63 - 1
+
+
+def test_records_of_the_other_family_do_not_disturb() -> None:
+    assert status([a_record("fd00::1")]).free == 10
+
+
+def test_the_text_ends_at_its_limit_and_a_condition_says_so() -> None:
+    pool = a_pool("10.20.0.0-10.20.255.255")
+    records = [a_record(f"10.20.{number // 256}.{number % 256}") for number in range(TEXT_LIMIT + 1)]
+    assert status(records[:-1], pool).allocated_ips is not None
+    found = status(records, pool)
+    assert (found.allocated_ips, found.allocated) == (None, TEXT_LIMIT + 1)
+    assert condition(found, "AllocatedIPsOmitted").status == "True"
+
+
+def test_without_its_turn_the_text_stays_and_the_counts_move() -> None:
+    first = status([a_record("10.20.0.10")])
+    later = status([], before=first, with_text=False)
+    assert (later.allocated_ips, later.allocated) == (first.allocated_ips, 0)
+
+
+@pytest.mark.parametrize(
+    ("pool", "reason"),
+    [
+        pytest.param(POOL, "Serving", id="serving"),
+        pytest.param(a_pool("10.20.0.10", disabled=True), "Disabled", id="disabled"),
+        pytest.param(a_pool("10.20.0.10", terminating=True), "Terminating", id="terminating"),
+        pytest.param(a_pool(), "NoUsableAddress", id="empty"),
+    ],
+)
+def test_ready_says_whether_the_pool_serves_and_why_not(pool: Pool, reason: str) -> None:
+    found = condition(status(pool=pool), "Ready")
+    assert (found.status, found.reason) == ("True" if reason == "Serving" else "False", reason)
+
+
+@pytest.mark.parametrize(
+    ("used", "nearly", "exhausted"), [(8, "False", "False"), (9, "True", "False"), (10, "True", "True")]
+)
+def test_the_last_tenth_is_nearly_exhausted_and_nothing_left_exhausted(used: int, nearly: str, exhausted: str) -> None:
+    found = status([a_record(f"10.20.0.{10 + number}") for number in range(used)])
+    assert condition(found, "NearlyExhausted").status == nearly
+    assert condition(found, "Exhausted").status == exhausted
+
+
+def test_holders_outside_the_spec_are_counted_and_the_first_five_are_named() -> None:
+    records = [a_record(f"10.20.1.{number}", pod=f"p{number}") for number in range(7, 0, -1)]
+    found = condition(status(records), "InUseOutsideSpec")
+    assert found.status == "True"
+    assert found.message.startswith(
+        "7 in use but excluded, reserved, the gateway or not in spec.ips: 10.20.1.1 (shop/p1), 10.20.1.2 (shop/p2), "
+        "10.20.1.3 (shop/p3), 10.20.1.4 (shop/p4), 10.20.1.5 (shop/p5) and 2 more;"
+    )
+
+
+def test_a_reservation_over_an_address_in_use_is_reported() -> None:
+    found = status([a_record("10.20.0.10")], reserved=IntervalSet.parse(4, ["10.20.0.10"]))
+    assert condition(found, "InUseOutsideSpec").status == "True"
+
+
+def test_only_a_scan_moves_the_observed_generation() -> None:
+    pool = a_pool("10.20.0.10", generation=4)
+    assert status(pool=pool).observed_generation == 0
+    assert status(pool=pool, scanned=True).observed_generation == 4
+
+
+def test_a_condition_keeps_its_transition_time_while_its_status_does_not_change() -> None:
+    first = status()
+    later = status([a_record()], before=first, now=NOON + timedelta(minutes=1))
+    assert condition(later, "Exhausted").since == NOON
+
+
+def test_a_condition_whose_status_changes_takes_the_time_of_the_change() -> None:
+    one = a_pool("10.20.0.10")
+    later = status([a_record()], one, before=status(pool=one), now=NOON + timedelta(minutes=1))
+    assert condition(later, "Exhausted").since == NOON + timedelta(minutes=1)
+
+
+def test_what_was_written_reads_back_as_the_same_so_that_nothing_is_written_twice() -> None:
+    written = status([a_record()], scanned=True, now=NOON + timedelta(microseconds=7))
+    again = decode_status(encode_status({"metadata": {"name": "a"}}, written))
+    assert again == written
+    assert project(POOL, [a_record()], NONE_RESERVED, before=again, now=NOON + timedelta(hours=1)) == written
+
+
+def test_a_status_of_the_originals_is_not_taken_for_the_projections() -> None:
+    assert decode_status({"metadata": {"name": "a"}, "status": {"allocatedIPs": "{}", "totalIPCount": 3}}) is None
+
+
+def test_keys_and_conditions_of_others_survive_and_the_text_goes_with_the_last_address() -> None:
+    others = {"type": "Overlapping", "status": "True"}
+    raw = {"status": {"allocatedIPs": "{}", "newer": 1, "conditions": [others]}}
+    after = encode_status(raw, replace(NOTHING_YET, total=3))["status"]
+    assert (after["newer"], after["conditions"], after["totalIPCount"]) == (1, [others], 3)
+    assert "allocatedIPs" not in after

@@ -1,0 +1,123 @@
+"""Whose address may go back: the whole table of domain/reclaim.py."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allocator.domain.reclaim import Act, NodeState, Rules, Sighting, Verdict, Why, judge
+from allocator.domain.record import State
+from tests.unit.records import NOON, SLOT, a_pod, a_record
+
+if TYPE_CHECKING:
+    from allocator.domain.record import Record
+    from allocator.domain.request import Pod
+
+SECOND = timedelta(seconds=1)
+
+
+def verdict(
+    record: Record,
+    pod: Pod | None,
+    *,
+    wanted: bool = False,
+    node: NodeState = NodeState.READY,
+    rules: Rules | None = None,
+) -> Verdict:
+    return judge(Sighting(record=record, pod=pod, node=node, slot_wanted=wanted), rules or Rules(), NOON)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(a_pod(), id="running"),
+        pytest.param(a_pod(phase="Pending"), id="pending"),
+        pytest.param(a_pod(phase="Unknown"), id="node lost"),
+        pytest.param(a_pod(deleted_at=NOON + SECOND), id="terminating, within its grace"),
+        pytest.param(a_pod(phase="Failed"), id="failed, will be restarted"),
+        pytest.param(a_pod(phase="Succeeded"), id="succeeded, will be restarted"),
+        pytest.param(a_pod(phase="Succeeded", deleted_at=NOON + SECOND), id="succeeded and terminating"),
+    ],
+)
+@pytest.mark.parametrize("node", list(NodeState))
+def test_a_pod_that_stands_keeps_its_address_whatever_its_node(pod: Pod, node: NodeState) -> None:
+    assert verdict(a_record(), pod, node=node) == Verdict(Act.KEEP, Why.POD_STANDS)
+
+
+GONE = [
+    pytest.param(None, Why.POD_MISSING, id="missing"),
+    pytest.param(a_pod(uid="uid-2"), Why.POD_REPLACED, id="another UID"),
+    pytest.param(a_pod(phase="Succeeded", restart_policy="OnFailure"), Why.POD_FINISHED, id="succeeded"),
+    pytest.param(a_pod(phase="Failed", restart_policy="Never"), Why.POD_FINISHED, id="failed"),
+    pytest.param(a_pod(phase="Failed", reason="Evicted"), Why.POD_EVICTED, id="evicted"),
+    pytest.param(a_pod(deleted_at=NOON), Why.POD_OVERDUE, id="terminating past its deletionTimestamp"),
+]
+
+
+@pytest.mark.parametrize(("pod", "why"), GONE)
+@pytest.mark.parametrize("node", list(NodeState))
+def test_the_address_of_a_pod_that_is_gone_is_released_whatever_its_node(
+    pod: Pod | None, why: Why, node: NodeState
+) -> None:
+    assert verdict(a_record(), pod, node=node) == Verdict(Act.RELEASE, why)
+
+
+@pytest.mark.parametrize(("pod", "why"), GONE)
+def test_the_address_of_a_slot_that_is_still_wanted_is_retained(pod: Pod | None, why: Why) -> None:
+    assert verdict(a_record(slot=SLOT), pod, wanted=True) == Verdict(Act.RETAIN, why)
+
+
+@pytest.mark.parametrize(("pod", "why"), GONE)
+def test_the_address_of_a_slot_that_is_not_wanted_any_more_is_released(pod: Pod | None, why: Why) -> None:
+    assert verdict(a_record(slot=SLOT), pod) == Verdict(Act.RELEASE, why)
+
+
+def test_a_retained_address_waits_while_its_slot_is_wanted() -> None:
+    retained = a_record(state=State.RETAINED, slot=SLOT)
+    assert verdict(retained, None, wanted=True) == Verdict(Act.KEEP, Why.SLOT_WANTED)
+
+
+def test_a_retained_address_is_released_when_its_slot_is_not_wanted_any_more() -> None:
+    retained = a_record(state=State.RETAINED, slot=SLOT)
+    assert verdict(retained, None) == Verdict(Act.RELEASE, Why.SLOT_UNWANTED)
+
+
+def test_a_retained_address_whose_last_holder_still_stands_is_kept() -> None:
+    retained = a_record(state=State.RETAINED, slot=SLOT)
+    assert verdict(retained, a_pod()).act is Act.KEEP
+
+
+@pytest.mark.parametrize("state", [State.COOLING, State.QUARANTINED, State.CONFLICT])
+def test_records_in_other_states_are_never_touched(state: State) -> None:
+    assert verdict(a_record(state=state), None) == Verdict(Act.KEEP, Why.NOT_OURS_TO_FREE)
+
+
+def test_a_record_without_a_holder_is_never_touched() -> None:
+    assert verdict(a_record(holder=None), None) == Verdict(Act.KEEP, Why.NOT_OURS_TO_FREE)
+
+
+def test_extra_grace_is_added_to_the_deletion_timestamp_and_the_pods_grace_is_not() -> None:
+    rules = Rules(extra_grace=timedelta(seconds=10))
+    assert verdict(a_record(), a_pod(deleted_at=NOON - 9 * SECOND), rules=rules).act is Act.KEEP
+    assert verdict(a_record(), a_pod(deleted_at=NOON - 10 * SECOND), rules=rules).act is Act.RELEASE
+
+
+@pytest.mark.parametrize(
+    ("rules", "node", "act"),
+    [
+        (Rules(on_ready_node=False), NodeState.READY, Act.KEEP),
+        (Rules(on_ready_node=False), NodeState.NOT_READY, Act.RELEASE),
+        (Rules(on_unready_node=False), NodeState.READY, Act.RELEASE),
+        (Rules(on_unready_node=False), NodeState.NOT_READY, Act.KEEP),
+        (Rules(on_unready_node=False), NodeState.GONE, Act.KEEP),
+    ],
+)
+def test_the_node_switches_hold_back_pods_that_still_exist(rules: Rules, node: NodeState, act: Act) -> None:
+    assert verdict(a_record(), a_pod(deleted_at=NOON), node=node, rules=rules).act is act
+
+
+def test_the_node_switches_say_nothing_about_pods_that_are_gone() -> None:
+    rules = Rules(on_ready_node=False, on_unready_node=False)
+    assert verdict(a_record(), None, rules=rules).act is Act.RELEASE
