@@ -35,6 +35,8 @@ LIST_SPACING_S: Final = 0.2
 EXHAUSTED_S: Final = 1.0
 # How long an address that was found taken through another (overlapping) pool is left alone.
 FOREIGN_S: Final = 30.0
+# Cut-off claims to remember; their pods come back within seconds, or never.
+UNKNOWN_REMEMBERED: Final = 1000
 
 
 class PoolClaims:
@@ -56,9 +58,13 @@ class PoolClaims:
         self._listed_at = float("-inf")
         self._listing = SharedRead(self._list)
         self._exhausted: tuple[float, str] = (float("-inf"), "")
+        # Claims that were cut off before their outcome was known, by pod UID and interface.
+        self._unknown: dict[tuple[str, str], int] = {}
 
     async def claim(self, pool: Pool, usable: IntervalSet, holder: Holder, slot: Slot | None) -> Record:
         """Claim an address out of `usable` for the holder. errors.Exhausted when a fresh list shows none to be had."""
+        if (record := await self._finish_cut_off(pool, usable, holder, slot)) is not None:
+            return record
         until, why = self._exhausted
         if self._clock.monotonic() < until:
             raise errors.Exhausted(why)
@@ -88,16 +94,39 @@ class PoolClaims:
         self, value: int, cooled: Record | None, pool: Pool, holder: Holder, slot: Slot | None
     ) -> Record | None:
         """Claim this very address: create its object, or take over the one whose cooling is over. None: others won."""
+        key = holder.pod_uid, holder.interface
         self._in_flight.add(value)
+        if len(self._unknown) >= UNKNOWN_REMEMBERED:
+            self._unknown.clear()
+        self._unknown[key] = value
         try:
             record = await self._write(value, cooled, pool, holder, slot)
         finally:
             self._in_flight.discard(value)
+        self._unknown.pop(key, None)
         self._taken.add(value)
         self._next = value + 1
         if record is None:
             self._missed.add(value)
         return record
+
+    async def _finish_cut_off(
+        self, pool: Pool, usable: IntervalSet, holder: Holder, slot: Slot | None
+    ) -> Record | None:
+        """After a try whose outcome is unknown: the record that it made, or else a claim of the same address.
+
+        A claim that still is on its way to the API server then meets this one, instead of making a second.
+        """
+        key = holder.pod_uid, holder.interface
+        value = self._unknown.get(key)
+        if value is None:
+            return None
+        address = to_address(self._version, value)
+        found = await self._ledger.read(address)
+        if found is None and address in usable:
+            found = await self._try(value, None, pool, holder, slot) or await self._ledger.read(address)
+        self._unknown.pop(key, None)
+        return found if found is not None and found.is_of(*key) else None
 
     async def _write(
         self, value: int, cooled: Record | None, pool: Pool, holder: Holder, slot: Slot | None

@@ -1,0 +1,111 @@
+"""The ledger's port, told once and held by both: the objects on the API server, and the memory that unit tests use."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allocator.domain import errors
+from allocator.domain.addresses import parse_address
+from allocator.domain.record import State, rebound, released, retained
+from allocator.kube.cache import Cache
+from allocator.kube.ledger import KubeLedger
+from allocator.kube.resources import SPIDER_IP_ADDRESSES
+from allocator.runtime.clock import SystemClock
+from tests.unit import values
+from tests.unit.memory import MemoryLedger
+
+if TYPE_CHECKING:
+    from allocator.domain.record import Record
+    from allocator.kube.client import KubeClient
+    from allocator.ports import Ledger
+
+LATER = values.NOON + timedelta(seconds=1)
+POD = values.pod()
+
+
+def fresh(address: str = "10.20.0.10", **changes: object) -> Record:
+    """A record as it is before its first write."""
+    return replace(values.record(address, POD), uid="", resource_version="", **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "plane"])
+def ledger(request: pytest.FixtureRequest, kube: KubeClient) -> Ledger:
+    if request.param == "memory":
+        return MemoryLedger()
+    clock = SystemClock()
+    index = Cache(kube, SPIDER_IP_ADDRESSES, clock=clock)
+    return KubeLedger(kube, index, clock=clock, rng=random.Random(7))  # noqa: S311
+
+
+@pytest.mark.parametrize("address", ["10.20.0.10", "fd00::10"])
+async def test_what_is_created_reads_back_the_same(ledger: Ledger, address: str) -> None:
+    created = await ledger.create(fresh(address, slot=values.slot(0)))
+    assert created is not None
+    assert await ledger.read(parse_address(address)) == created
+    assert replace(created, uid="", resource_version="") == fresh(address, slot=values.slot(0))
+
+
+async def test_an_address_is_created_once_whatever_the_pool(ledger: Ledger) -> None:
+    assert await ledger.create(fresh()) is not None
+    assert await ledger.create(fresh(pool="b")) is None
+
+
+async def test_a_move_is_written_where_the_record_is_as_it_was_read(ledger: Ledger) -> None:
+    created = await ledger.create(fresh())
+    assert created is not None
+    moved = await ledger.replace(released(created, LATER))
+    assert (moved.state, moved.until) == (State.COOLING, LATER + timedelta(seconds=30))
+    assert await ledger.read(created.address) == moved
+
+
+async def test_a_move_of_an_outdated_record_is_a_conflict_and_changes_nothing(ledger: Ledger) -> None:
+    created = await ledger.create(fresh())
+    assert created is not None
+    newer = await ledger.replace(rebound(created, values.holder(POD, container="c2")))
+    with pytest.raises(errors.Conflict):
+        await ledger.replace(released(created, LATER))
+    with pytest.raises(errors.Conflict):
+        await ledger.delete(created)
+    assert await ledger.read(created.address) == newer
+
+
+async def test_a_move_never_meets_a_successor_of_the_object(ledger: Ledger) -> None:
+    created = await ledger.create(fresh())
+    assert created is not None
+    await ledger.delete(created)
+    successor = await ledger.create(fresh())
+    with pytest.raises(errors.Conflict):
+        await ledger.replace(released(created, LATER))
+    with pytest.raises(errors.Conflict):
+        await ledger.delete(created)
+    assert await ledger.read(created.address) == successor
+
+
+async def test_deleting_what_is_gone_is_silent(ledger: Ledger) -> None:
+    created = await ledger.create(fresh())
+    assert created is not None
+    await ledger.delete(created)
+    await ledger.delete(created)
+    assert await ledger.read(created.address) is None
+
+
+async def test_moving_what_is_gone_is_a_conflict(ledger: Ledger) -> None:
+    created = await ledger.create(fresh())
+    assert created is not None
+    await ledger.delete(created)
+    with pytest.raises(errors.Conflict):
+        await ledger.replace(retained(replace(created, slot=values.slot(0)), LATER))
+
+
+async def test_records_are_found_by_pool_by_name_and_by_uid(ledger: Ledger) -> None:
+    other = values.holder(values.pod("cart-2", "u2"))
+    first = await ledger.create(fresh())
+    second = await ledger.create(fresh("10.20.0.11", pool="b", holder=other))
+    assert list(await ledger.in_pool("a")) == [first]
+    assert list(await ledger.of_pod("shop", "cart-2")) == [second]
+    assert list(ledger.own("u1")) == [first]

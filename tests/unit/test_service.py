@@ -1,0 +1,245 @@
+"""What happens when the world changes in the middle of an allocation or a release."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allocator.domain import errors
+from allocator.domain.addresses import IntervalSet, parse_address
+from allocator.domain.pool import Edition, Reservation
+from allocator.domain.record import REUSE_DELAY, State
+from allocator.domain.request import DelRequest
+from tests.unit import values
+from tests.unit.memory import MemoryWorld
+
+if TYPE_CHECKING:
+    from allocator.domain.record import Record
+    from allocator.domain.request import Pod
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    made = MemoryWorld()
+    made.pools.put(values.pool("a", "10.20.0.10-10.20.0.12"))
+    return made
+
+
+def arrives(world: MemoryWorld, pod: Pod, ippool: str = '{"ipv4": ["a"]}') -> Pod:
+    annotated = replace(pod, annotations={"ipam.spidernet.io/ippool": ippool})
+    world.view.put(annotated)
+    return annotated
+
+
+def ends(world: MemoryWorld, pod: Pod) -> DelRequest:
+    del world.view.live[pod.namespace, pod.name]
+    return DelRequest(namespace=pod.namespace, pod=pod.name, pod_uid=pod.uid, interface=values.request(pod).interface)
+
+
+def states(world: MemoryWorld) -> dict[str, State]:
+    return {str(address): record.state for address, record in world.ledger.records.items()}
+
+
+def once(world: MemoryWorld, act: object) -> None:
+    """Run `act` after the next write only."""
+
+    def hook(_record: Record) -> None:
+        world.ledger.after_write = lambda _record: None
+        assert callable(act)
+        act()
+
+    world.ledger.after_write = hook
+
+
+async def test_a_pool_edited_between_claim_and_confirm_undoes_the_claim_and_decides_again(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod())
+    taken: list[str] = []
+
+    def exclude_what_was_claimed() -> None:
+        taken.extend(states(world))
+        excludes = IntervalSet.parse(4, taken)
+        world.pools.live["a"] = replace(world.pools.live["a"], edition=Edition("uid-a", 2), excludes=excludes)
+
+    once(world, exclude_what_was_claimed)
+    (given,) = await world.allocator().allocate(values.request(pod))
+    assert taken
+    assert states(world) == {str(given.address): State.HELD}
+    assert str(given.address) not in taken
+
+
+async def test_a_pool_deleted_between_claim_and_confirm_leaves_nothing_claimed(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod())
+    once(world, world.pools.live.clear)
+    with pytest.raises(errors.NoPool, match="a: there is no SpiderIPPool of this name"):
+        await world.allocator().allocate(values.request(pod))
+    assert states(world) == {}
+
+
+async def test_an_address_reserved_between_claim_and_confirm_is_not_given(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod())
+    reserved: list[str] = []
+
+    def reserve_what_was_claimed() -> None:
+        reserved.extend(states(world))
+        world.reservations.live.append(Reservation("r", Edition("r", 1), IntervalSet.parse(4, reserved)))
+
+    once(world, reserve_what_was_claimed)
+    (given,) = await world.allocator().allocate(values.request(pod))
+    assert reserved
+    assert str(given.address) not in reserved
+
+
+async def test_a_claim_cut_off_after_its_commit_is_found_by_the_next_try(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod())
+    allocator = world.allocator()
+
+    def lose_the_answer(_record: Record) -> None:
+        world.ledger.after_write = lambda _record: None
+        raise asyncio.CancelledError
+
+    world.ledger.after_write = lose_the_answer
+    with pytest.raises(asyncio.CancelledError):
+        await allocator.allocate(values.request(pod))
+    (first,) = states(world)
+    (given,) = await allocator.allocate(values.request(pod))
+    assert (str(given.address), states(world)) == (first, {first: State.HELD})
+
+
+async def test_a_claim_whose_answer_was_lost_is_tried_under_the_same_address_again(world: MemoryWorld) -> None:
+    """The node's index does not know it yet, and it may still be on its way: a second address would be one too many."""
+    pod = arrives(world, values.pod())
+    allocator = world.allocator()
+    create = world.ledger.create
+    tried: list[str] = []
+
+    async def unreachable(record: Record) -> Record | None:
+        tried.append(str(record.address))
+        raise errors.Unavailable("no answer")
+
+    world.ledger.create = unreachable  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await allocator.allocate(values.request(pod))
+    world.ledger.create = create  # type: ignore[method-assign]
+    (given,) = await allocator.allocate(values.request(pod))
+    assert tried == [str(given.address)]
+
+
+async def test_agents_that_race_for_the_last_addresses_all_get_one(world: MemoryWorld) -> None:
+    pods = [arrives(world, values.pod(f"cart-{index}", f"u{index}", node=f"n{index}")) for index in range(3)]
+    async with asyncio.TaskGroup() as group:
+        for pod in pods:
+            group.create_task(world.allocator(pod.node).allocate(values.request(pod)))
+    assert len(states(world)) == 3
+    late = arrives(world, values.pod("late", "late", node="n9"))
+    with pytest.raises(errors.Exhausted, match=r"a: no free address, 3 usable \(3 Held\)"):
+        await world.allocator("n9").allocate(values.request(late))
+
+
+async def test_a_pool_found_exhausted_is_not_listed_again_for_every_waiting_pod(world: MemoryWorld) -> None:
+    allocator = world.allocator()
+    for index in range(3):
+        await allocator.allocate(values.request(arrives(world, values.pod(f"cart-{index}", f"u{index}"))))
+    for index in range(20):
+        late = arrives(world, values.pod(f"late-{index}", f"late-{index}"))
+        with pytest.raises(errors.Exhausted):
+            await allocator.allocate(values.request(late))
+    assert world.ledger.lists == 1
+
+
+async def test_an_address_taken_through_an_overlapping_pool_is_not_given_twice(world: MemoryWorld) -> None:
+    world.pools.put(values.pool("b", "10.20.0.10-10.20.0.12"))
+    allocator = world.allocator()
+    for index in range(3):
+        await allocator.allocate(values.request(arrives(world, values.pod(f"cart-{index}", f"u{index}"))))
+    late = arrives(world, values.pod("late", "late"), '{"ipv4": ["b"]}')
+    with pytest.raises(errors.Exhausted, match="b: no free address"):
+        await allocator.allocate(values.request(late))
+
+
+async def test_the_longest_cooled_address_is_taken_when_nothing_else_is_left(world: MemoryWorld) -> None:
+    allocator = world.allocator()
+    pods = [arrives(world, values.pod(f"cart-{index}", f"u{index}")) for index in range(3)]
+    given = [(await allocator.allocate(values.request(pod)))[0].address for pod in pods]
+    for index in (1, 0):
+        await allocator.release(ends(world, pods[index]))
+        world.clock.advance(1)
+    (again,) = await allocator.allocate(values.request(arrives(world, values.pod("next", "next"))))
+    assert again.address == given[1]
+
+
+async def test_an_expired_cooling_address_is_as_good_as_a_free_one(world: MemoryWorld) -> None:
+    world.pools.put(values.pool("a", "10.20.0.10"))
+    allocator = world.allocator()
+    pod = arrives(world, values.pod())
+    await allocator.allocate(values.request(pod))
+    await allocator.release(ends(world, pod))
+    world.clock.advance(REUSE_DELAY.total_seconds())
+    world.pools.put(values.pool("b", "10.20.0.11"))
+    (given,) = await allocator.allocate(
+        values.request(arrives(world, values.pod("next", "next"), '{"ipv4": ["a", "b"]}'))
+    )
+    assert given.address == parse_address("10.20.0.10")
+
+
+async def test_a_clock_far_ahead_cannot_lock_an_address_away(world: MemoryWorld) -> None:
+    gone = values.pod("gone", "gone")
+    far = world.clock.now() + timedelta(days=365)
+    cooling = values.record("10.20.0.10", gone, State.COOLING, until=far)
+    assert not cooling.is_free(world.clock.now())
+    assert not cooling.is_free(far - timedelta(days=1))
+    world.pools.put(values.pool("a", "10.20.0.10"))
+    world.ledger.records[cooling.address] = cooling
+    (given,) = await world.allocator().allocate(values.request(arrives(world, values.pod())))
+    assert given.address == cooling.address
+
+
+async def test_an_informer_that_is_behind_does_not_let_a_dead_uid_take_an_address(world: MemoryWorld) -> None:
+    """A3 of the original: the ADD of a new pod of the same name must not run under the old pod's UID."""
+    old = arrives(world, values.pod(uid="old"))
+    new = replace(old, uid="new")
+    world.view.live[new.namespace, new.name] = new
+    await world.allocator().allocate(values.request(new))
+    assert {record.holder.pod_uid for record in world.ledger.records.values() if record.holder} == {"new"}
+    with pytest.raises(errors.PodGone):
+        await world.allocator().allocate(values.request(replace(old, uid="older")))
+
+
+async def test_a_delayed_add_of_a_dead_member_does_not_take_the_slot_from_the_living_one(world: MemoryWorld) -> None:
+    old = arrives(world, values.stateful_pod(uid="old"))
+    new = replace(old, uid="new", node="n2")
+    world.view.live[new.namespace, new.name] = new
+    await world.allocator("n2").allocate(values.request(new))
+    with pytest.raises(errors.PodGone):
+        await world.allocator("n1").allocate(values.request(old))
+    assert {record.holder.pod_uid for record in world.ledger.records.values() if record.holder} == {"new"}
+
+
+async def test_a_member_comes_back_to_its_address_while_its_slot_is_wanted(world: MemoryWorld) -> None:
+    allocator = world.allocator()
+    pod = arrives(world, values.stateful_pod(uid="old"))
+    (first,) = await allocator.allocate(values.request(pod))
+    world.view.wanted_slots.add(values.slot(0))
+    await allocator.release(ends(world, pod))
+    assert states(world) == {str(first.address): State.RETAINED}
+    assert (pod.namespace, pod.name) in world.endpoints.written
+    (again,) = await allocator.allocate(values.request(arrives(world, values.stateful_pod(uid="new"))))
+    assert again.address == first.address
+    assert world.endpoints.written[pod.namespace, pod.name].pod.uid == "new"
+
+
+async def test_a_failed_dual_stack_add_gives_back_the_half_it_had(world: MemoryWorld) -> None:
+    world.pools.put(replace(values.pool("six", "fd00::1", "fd00::/64"), gateway=parse_address("fd00::1")))
+    pod = arrives(world, values.pod(), '{"ipv4": ["a"], "ipv6": ["six"]}')
+    with pytest.raises(errors.Exhausted, match="six: no free address, 0 usable"):
+        await world.allocator().allocate(values.request(pod))
+    assert states(world) == {}
+
+
+async def test_a_pod_of_another_node_is_refused_by_name(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod(node="n2"))
+    with pytest.raises(errors.Invalid, match="bound to node n2, this agent serves n1"):
+        await world.allocator("n1").allocate(values.request(pod))
