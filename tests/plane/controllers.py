@@ -1,0 +1,191 @@
+"""Real controller processes for the tests, and the objects that they look after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from allocator.domain.addresses import object_name, parse_address
+from allocator.kube.codec import encode_time
+from allocator.kube.errors import NotFound
+from allocator.kube.resources import LEASES, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
+from devcluster.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
+
+API = "spiderpool.spidernet.io/v2beta1"
+FINALIZER = "spiderpool.spidernet.io"
+STOP_S = 15.0
+# A lease that changes hands in seconds, so that tests of it need no more.
+QUICK_LEASE = {
+    "SPIDERPOOL_LEADER_DURATION": "3",
+    "SPIDERPOOL_LEADER_RENEW_DEADLINE": "2",
+    "SPIDERPOOL_LEADER_RETRY_PERIOD": "0.3",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """What it logged under this event."""
+        logged = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in logged if line.get("event") == event]
+
+    async def logged(self, event: str, *, within_s: float = 20.0) -> dict[str, Any]:
+        async def look() -> dict[str, Any] | None:
+            assert self.process.returncode is None, self.log.read_text()[-3000:]
+            return next(iter(self.lines(event)), None)
+
+        return await until(look, within_s=within_s, what=f"the controller to log {event}")
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def running_controller(
+    kubeconfig: Path, namespace: str, directory: Path, *arguments: str, identity: str = "one", **environ: str
+) -> AsyncIterator[Controller]:
+    """The controller as a process of its own, with short times; SIGTERM at the end, and then it must go in time."""
+    log = directory / f"{identity}.log"
+    command = [
+        sys.executable, "-m", "controller", "--kubeconfig", str(kubeconfig), "--namespace", namespace,
+        "--identity", identity, "--health-listen", "0", "--reclaim-grace", "0.6", "--sweep-interval", "0.5",
+        "--reuse-delay", "1", "--log-level", "debug", *arguments,
+    ]  # fmt: skip
+    with log.open("ab") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *command, stderr=stderr, env={**os.environ, **QUICK_LEASE, "PYTHONWARNINGS": "error", **environ}
+        )
+    try:
+        yield Controller(process, log)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+
+
+async def leader_of(kube: KubeClient, namespace: str) -> str:
+    """The identity given to the replica that holds the lease now; "" for none."""
+    try:
+        lease = await kube.get(LEASES, "spiderpool-controller", namespace=namespace)
+    except NotFound:
+        return ""
+    return str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
+
+
+async def make_pool(kube: KubeClient, name: str, items: str, **spec: Any) -> Object:
+    meta = {"name": name, "finalizers": [FINALIZER]}
+    body = {"subnet": "10.30.0.0/16", "ips": [items], "ipVersion": 4, **spec}
+    return await kube.create(
+        SPIDER_IP_POOLS, {"apiVersion": API, "kind": "SpiderIPPool", "metadata": meta, "spec": body}
+    )
+
+
+async def make_record(
+    kube: KubeClient, text: str, pool: str, namespace: str, pod: str, pod_uid: str, **said: Any
+) -> Object:
+    """A Held address object, unless said otherwise."""
+    address = parse_address(text)
+    now = datetime.now(UTC)
+    spec = {
+        "address": text,
+        "ipVersion": address.version,
+        "pool": pool,
+        "state": "Held",
+        "holder": {
+            "namespace": namespace,
+            "pod": pod,
+            "podUID": pod_uid,
+            "interface": "eth0",
+            "node": "node-1",
+            "containerID": "c1",
+        },
+        "since": encode_time(now),
+        **said,
+    }
+    meta = {"name": object_name(address)}
+    return await kube.create(
+        SPIDER_IP_ADDRESSES, {"apiVersion": API, "kind": "SpiderIPAddress", "metadata": meta, "spec": spec}
+    )
+
+
+def in_seconds(seconds: float) -> str:
+    return encode_time(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def slot_of(stateful_set: Object, ordinal: int) -> dict[str, Any]:
+    meta = stateful_set["metadata"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "ordinal": ordinal,
+    }
+
+
+async def make_endpoint(kube: KubeClient, pod: Object, pool: str, text: str) -> Object:
+    meta = pod["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+    ip = {"interface": "eth0", "ipv4": f"{text}/16", "ipv4Pool": pool, "vlan": 0}
+    body = {
+        "apiVersion": API,
+        "kind": "SpiderEndpoint",
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "ownerReferences": [owner],
+            "finalizers": [FINALIZER],
+        },
+        "status": {
+            "current": {"uid": meta["uid"], "node": "node-1", "ips": [ip]},
+            "ownerControllerType": "Pod",
+            "ownerControllerName": meta["name"],
+        },
+    }
+    return await kube.create(SPIDER_ENDPOINTS, body)
+
+
+async def find(kube: KubeClient, text: str) -> Object | None:
+    try:
+        return await kube.get(SPIDER_IP_ADDRESSES, object_name(parse_address(text)))
+    except NotFound:
+        return None
+
+
+async def state_of(kube: KubeClient, text: str) -> str:
+    """The state of the address object, "" when there is none."""
+    found = await find(kube, text)
+    return str(found["spec"]["state"]) if found else ""
+
+
+async def until_state(kube: KubeClient, text: str, *states: str, within_s: float = 20.0) -> str:
+    """Wait for one of the states; "" means gone."""
+
+    async def look() -> str | None:
+        state = await state_of(kube, text)
+        return f"={state}" if state in states else None
+
+    wanted = " or ".join(state or "gone" for state in states)
+    return (await until(look, within_s=within_s, what=f"{text} to be {wanted}")).removeprefix("=")
