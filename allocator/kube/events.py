@@ -38,6 +38,7 @@ Key = tuple[str, str, str, str]  # uid of what it is about, reason, message, typ
 class _Waiting:
     """An event to write, and how often it happened since the last write."""
 
+    number: int  # microseconds since 1970, made unique: part of the name
     first: datetime
     last: datetime
     count: int
@@ -72,6 +73,7 @@ class Recorder:
         self._tokens = float(BURST)
         self._filled_at = clock.monotonic()
         self._is_failing = False
+        self._number = 0
 
     def emit(
         self,
@@ -116,7 +118,8 @@ class Recorder:
         if len(self._waiting) >= QUEUE_LIMIT:
             _, oldest = self._waiting.popitem(last=False)
             self._drop("queue full", oldest.count)
-        self._waiting[key] = _Waiting(now, now, 1, event)
+        self._number = max(self._number + 1, round(now.timestamp() * 1e6))
+        self._waiting[key] = _Waiting(self._number, now, now, 1, event)
         self._wake.set()
 
     async def run(self) -> None:
@@ -174,8 +177,7 @@ class Recorder:
     async def _create(self, key: Key, waiting: _Waiting) -> None:
         about = waiting.event["regarding"]
         namespace = about.get("namespace") or "default"
-        # The time makes it unique; taken from the event, so that a repeated try makes the same name.
-        suffix = f".{round(waiting.first.timestamp() * 1e6):x}"
+        suffix = f".{waiting.number:x}"  # the same when the write is tried again
         meta = {"name": about["name"][: NAME_LIMIT - len(suffix)] + suffix, "namespace": namespace}
         event = {**waiting.event, "metadata": meta, "eventTime": _micro_time(waiting.first)}
         if waiting.count > 1:
