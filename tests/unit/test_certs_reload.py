@@ -1,0 +1,157 @@
+"""Certificates on disk and on the wire: real files, real TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import stat
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allocator.runtime.clock import SystemClock
+from certs import authority
+from certs.reload import Keeper, LiveContext
+from certs.store import DirectoryStore, UnusableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from certs.authority import Material
+
+NAMES = ("localhost", "127.0.0.1")
+
+
+def made() -> Material:
+    return authority.renewed(None, NAMES, datetime.now(UTC))
+
+
+@asynccontextmanager
+async def greeting(tls: ssl.SSLContext) -> AsyncIterator[int]:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def greeted(port: int, trusted: Material, version: ssl.TLSVersion | None = None) -> bytes:
+    context = ssl.create_default_context(cadata=trusted.ca)
+    if version is not None:
+        # Security level 0, or our own side would not even try an old version.
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
+async def test_a_new_certificate_is_served_to_new_connections() -> None:
+    first, second = made(), made()
+    live = LiveContext()
+    live.use(first)
+    async with greeting(live.context) as port:
+        assert await greeted(port, first) == b"hello\n"
+        live.use(second)
+        assert await greeted(port, second) == b"hello\n"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await greeted(port, first)
+
+
+async def test_a_pair_that_does_not_fit_changes_nothing() -> None:
+    first, second = made(), made()
+    live = LiveContext()
+    live.use(first)
+    mixed = authority.Material(second.ca, second.certificate, first.key)
+    async with greeting(live.context) as port:
+        with pytest.raises(ssl.SSLError):
+            live.use(mixed)
+        assert await greeted(port, first) == b"hello\n"
+
+
+async def test_no_handshake_fails_while_certificates_change() -> None:
+    both = [made(), made()]
+    trusted = authority.Material(both[0].ca + both[1].ca, "", "")
+    live = LiveContext()
+    live.use(both[0])
+    done = asyncio.Event()
+
+    async def rotate() -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            live.use(both[turn % 2])
+            await asyncio.sleep(0)
+
+    async with greeting(live.context) as port, asyncio.TaskGroup() as group:
+        group.create_task(rotate())
+        for _ in range(10):
+            async with asyncio.TaskGroup() as clients:
+                answers = [clients.create_task(greeted(port, trusted)) for _ in range(10)]
+            assert [answer.result() for answer in answers] == [b"hello\n"] * 10
+        done.set()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+async def test_tls_before_1_2_is_refused() -> None:
+    material = made()
+    live = LiveContext()
+    live.use(material)
+    async with greeting(live.context) as port:
+        assert await greeted(port, material, ssl.TLSVersion.TLSv1_2) == b"hello\n"
+        assert await greeted(port, material, ssl.TLSVersion.TLSv1_3) == b"hello\n"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await greeted(port, material, ssl.TLSVersion.TLSv1_1)
+
+
+async def test_a_directory_is_made_and_only_the_owner_reads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "certs"
+    keeper = Keeper(DirectoryStore(folder), NAMES, SystemClock())
+    await keeper.start()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == dict.fromkeys(("ca.crt", "tls.crt", "tls.key", "ca.key"), 0o600)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert keeper.ca_bundle == (folder / "ca.crt").read_text()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+async def test_a_second_start_serves_what_the_first_kept(tmp_path: Path) -> None:
+    await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+    kept = contents(tmp_path)
+    await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+    assert contents(tmp_path) == kept
+
+
+async def test_a_directory_with_half_of_it_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").write_text(made().certificate)
+    with pytest.raises(UnusableError, match=r"lacks ca\.crt, tls\.key"):
+        await DirectoryStore(tmp_path).load()
+
+
+async def test_files_that_somebody_exchanges_are_served_soon(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    keeper = Keeper(store, NAMES, SystemClock(), poll_s=0.01)
+    await keeper.start()
+    other = made()
+
+    async def served() -> None:
+        while keeper.ca_bundle != other.ca:  # noqa: ASYNC110 - the keeper tells nobody
+            await asyncio.sleep(0.01)
+
+    async with greeting(keeper.live.context) as port, asyncio.TaskGroup() as group:
+        running = group.create_task(keeper.run())
+        (tmp_path / "tls.key").write_text("half a change")
+        await store.save(other)
+        await asyncio.wait_for(served(), 10)
+        assert await greeted(port, other) == b"hello\n"
+        running.cancel()

@@ -1,0 +1,73 @@
+"""What is registered with the API server, field by field."""
+
+from __future__ import annotations
+
+import pytest
+
+from allocator.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS
+from webhook.registration import Registration, ServiceTarget, UrlTarget
+
+URL = Registration(target=UrlTarget("https://127.0.0.1:5722"), namespace="spiderpool", has_subnets=True)
+SERVICE = Registration(target=ServiceTarget("spiderpool"), namespace="spiderpool", has_subnets=False)
+
+
+def names(registration: Registration, *, mutating: bool) -> list[str]:
+    resource = MUTATING_WEBHOOKS if mutating else VALIDATING_WEBHOOKS
+    return [webhook["name"] for webhook in registration.webhooks(resource, "")]
+
+
+def test_the_entries_have_the_names_of_the_original() -> None:
+    own = [f"{kind}.spiderpool.spidernet.io" for kind in ("spidersubnet", "spiderippool", "spiderreservedip")]
+    assert names(URL, mutating=True) == own
+    assert names(URL, mutating=False) == [*own, "spiderendpoint.spiderpool.spidernet.io"]
+
+
+def test_subnets_are_left_out_when_the_feature_is_off() -> None:
+    assert not any("subnet" in name for name in names(SERVICE, mutating=True) + names(SERVICE, mutating=False))
+
+
+@pytest.mark.parametrize("resource", [MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS], ids=["mutating", "validating"])
+def test_every_entry_is_bounded_and_free_of_side_effects(resource: object) -> None:
+    for webhook in URL.webhooks(resource, "ca"):  # type: ignore[arg-type]  # parametrized values are objects
+        assert webhook["sideEffects"] == "None"
+        assert webhook["timeoutSeconds"] == 2
+        assert webhook["admissionReviewVersions"] == ["v1"]
+        assert webhook["clientConfig"]["caBundle"] == "Y2E="
+        assert webhook["failurePolicy"] == ("Ignore" if "endpoint" in webhook["name"] else "Fail")
+
+
+def test_deletion_is_asked_of_the_validating_side_for_pools_and_subnets() -> None:
+    asked = {
+        webhook["name"].split(".")[0]: webhook["rules"][0]["operations"]
+        for webhook in URL.webhooks(VALIDATING_WEBHOOKS, "")
+    }
+    both, three = ["CREATE", "UPDATE"], ["CREATE", "UPDATE", "DELETE"]
+    assert asked == {"spidersubnet": three, "spiderippool": three, "spiderreservedip": both, "spiderendpoint": both}
+
+
+def test_only_the_plain_resource_is_matched() -> None:
+    [pool] = [w for w in URL.webhooks(MUTATING_WEBHOOKS, "") if w["name"].startswith("spiderippool")]
+    assert pool["rules"] == [
+        {
+            "apiGroups": ["spiderpool.spidernet.io"],
+            "apiVersions": ["v2beta1"],
+            "resources": ["spiderippools"],
+            "operations": ["CREATE", "UPDATE"],
+            "scope": "*",
+        }
+    ]
+
+
+def test_a_url_and_a_service_lead_to_the_same_path() -> None:
+    path = "/validate-spiderpool-spidernet-io-v2beta1-spiderippool"
+    by_url, by_service = (
+        next(w for w in registration.webhooks(VALIDATING_WEBHOOKS, "") if w["name"].startswith("spiderippool"))
+        for registration in (URL, SERVICE)
+    )
+    assert by_url["clientConfig"]["url"] == f"https://127.0.0.1:5722{path}"
+    assert by_service["clientConfig"]["service"] == {
+        "namespace": "spiderpool",
+        "name": "spiderpool-webhook",
+        "path": path,
+        "port": 443,
+    }
