@@ -1,0 +1,144 @@
+"""spiderpoolctl: what an on-call engineer asks. Exit codes: 0 found, 1 not allocated, 2 usage, 3 no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from allocator.domain.addresses import Address
+    from ctl.address_report import Report
+
+NOT_ALLOCATED, UNREADABLE, NO_ANSWER = 1, 1, 3
+# Of each request: who waits at a terminal wants to know sooner than a controller.
+REQUEST_TIMEOUT_S = 5.0
+
+app = typer.Typer(
+    name="spiderpoolctl",
+    help="Look into the addresses that Spiderpool gives to pods.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+ip = typer.Typer(help="Questions about one address.", no_args_is_help=True)
+app.add_typer(ip, name="ip")
+
+
+@app.callback()
+def spiderpoolctl() -> None:
+    """Look into the addresses that Spiderpool gives to pods."""
+
+
+class Form(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@ip.command("show")
+def show(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="IPv4 or IPv6, without prefix length.")],
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            help="Default: the pod's service account, $KUBECONFIG, ~/.kube/config.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    output: Annotated[Form, typer.Option("--output", "-o", help="For people, or for scripts.")] = Form.TABLE,
+) -> None:
+    """Show who holds ADDRESS, or why nobody does. Exit code 0: held or kept, 1: not, 3: no answer."""
+    # Here, not above: `--help` and usage errors need none of it, and it loads in half a second.
+    from allocator.domain.addresses import AddressError, parse_address  # noqa: PLC0415
+    from ctl import address_report  # noqa: PLC0415
+
+    try:
+        wanted = parse_address(address)
+    except AddressError as error:
+        raise typer.BadParameter(f"{error}", param_hint="ADDRESS") from error
+    report = _ask(wanted, kubeconfig)
+    match output:
+        case Form.JSON:
+            import json  # noqa: PLC0415
+
+            typer.echo(json.dumps(address_report.document(report), indent=2))
+        case Form.YAML:
+            import yaml  # noqa: PLC0415
+
+            typer.echo(yaml.safe_dump(address_report.document(report), sort_keys=False), nl=False)
+        case Form.TABLE:
+            _print_table(report)
+    if report.record is None:
+        raise typer.Exit(NOT_ALLOCATED)
+
+
+def _ask(address: Address, kubeconfig: Path | None) -> Report:
+    from allocator.kube.client import KubeClient  # noqa: PLC0415
+    from allocator.kube.codec import Malformed  # noqa: PLC0415
+    from allocator.kube.errors import ApiError, Forbidden, NoAccess, NotFound, Unreachable  # noqa: PLC0415
+    from ctl import address_report  # noqa: PLC0415
+
+    async def ask() -> Report:
+        async with KubeClient.connect(
+            kubeconfig=kubeconfig, user_agent="spiderpoolctl", timeout_s=REQUEST_TIMEOUT_S
+        ) as client:
+            return await address_report.report_on(client, address)
+
+    try:
+        return asyncio.run(ask())
+    except Malformed as error:
+        _fail(UNREADABLE, f"{error}; correct or delete the object with kubectl")
+    except NoAccess as error:
+        _fail(NO_ANSWER, f"{error}")
+    except Unreachable as error:
+        _fail(NO_ANSWER, f"the API server does not answer: {error}; check the network and the server in the kubeconfig")
+    except NotFound:
+        _fail(NO_ANSWER, "this cluster does not know Spiderpool's kinds; install them: kubectl apply -k manifests/crds")
+    except Forbidden as error:
+        _fail(NO_ANSWER, f"{error}; ask for get and list on {address_report.NEEDED_RIGHTS}")
+    except ApiError as error:
+        _fail(NO_ANSWER, f"the API server refused: {error}")
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    typer.echo(f"spiderpoolctl: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _print_table(report: Report) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from ctl import address_report  # noqa: PLC0415
+
+    # Into a pipe nothing is wrapped: names are long, and someone will grep.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 500)
+    if report.record is not None:
+        table = Table.grid(padding=(0, 3))
+        for label, value in address_report.rows(report.record, datetime.now(UTC)):
+            table.add_row(Text(label, style="bold"), Text(value))
+        console.print(table)
+        return
+    if not report.standings:
+        console.print(f"{report.address} is not allocated, and no SpiderIPPool contains it.")
+        return
+    console.print(f"{report.address} is not allocated.")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("POOL")
+    table.add_column("WHAT IT DOES WITH IT")
+    for standing in report.standings:
+        table.add_row(Text(standing.pool), Text(standing.reason, style="green" if standing.is_free else "yellow"))
+    console.print(table)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Everything the cluster knows about one address: who holds it, or why it is free or never handed out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from allocator.domain.addresses import object_name, version_of
+from allocator.domain.record import State
+from allocator.kube.codec import decode_pool, decode_record, decode_reservation, encode_time
+from allocator.kube.errors import NotFound
+from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from allocator.domain.addresses import Address
+    from allocator.domain.pool import Pool, Reservation
+    from allocator.domain.record import Record
+    from allocator.kube.client import KubeClient
+
+NEEDED_RIGHTS: Final = "spideripaddresses, spiderippools and spiderreservedips (spiderpool.spidernet.io)"
+# Scripts read the JSON and YAML: members may be added under this version, nothing else.
+API_VERSION: Final = "spiderpoolctl/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one pool, whose spec.ips contain the address, does with it."""
+
+    pool: str
+    is_free: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`standings` is asked for and filled only where there is no record."""
+
+    address: Address
+    record: Record | None
+    standings: tuple[Standing, ...] = ()
+
+
+async def report_on(client: KubeClient, address: Address) -> Report:
+    """Live reads, so that the answer is of this moment. Malformed, ApiError and Unreachable come through.
+
+    NotFound is raised only when the CRDs are not installed.
+    """
+    try:
+        record = decode_record(await client.get(SPIDER_IP_ADDRESSES, object_name(address)))
+        return Report(address, record)
+    except NotFound:
+        pass  # the address is not in use, or the kind is unknown: then the next read says so
+    pools, _ = await client.list_all(SPIDER_IP_POOLS)
+    reservations, _ = await client.list_all(SPIDER_RESERVED_IPS)
+    reserving = [decode_reservation(raw) for raw in reservations]
+    version = version_of(address)
+    standings = (
+        standing_in(pool, address, reserving)
+        for pool in map(decode_pool, pools)
+        if pool.version == version and address in pool.ips
+    )
+    return Report(address, None, tuple(sorted(standings, key=lambda standing: standing.pool)))
+
+
+def standing_in(pool: Pool, address: Address, reservations: list[Reservation]) -> Standing:
+    """The first reason that keeps the pool from handing out an address which nobody holds."""
+    reserving = [
+        reservation.name
+        for reservation in reservations
+        if not reservation.edition.terminating
+        and reservation.ips.version == pool.version
+        and address in reservation.ips
+    ]
+    obstacles = (
+        (address in pool.excludes, "excluded by spec.excludeIPs of the pool"),
+        (address == pool.gateway, "the gateway of the pool"),
+        (bool(reserving), f"reserved by SpiderReservedIP {', '.join(sorted(reserving))}"),
+        (pool.edition.terminating, "not given out: the pool is being deleted"),
+        (pool.disabled, "not given out: the pool is disabled (spec.disable)"),
+        (pool.unadopted, "unknown: status.allocatedIPs of the pool has records of the original, not adopted yet"),
+    )
+    obstacle = next((reason for stands, reason in obstacles if stands), None)
+    return Standing(pool.name, obstacle is None, obstacle or "free")
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    head = {"apiVersion": API_VERSION, "kind": "AddressReport", "address": str(report.address)}
+    record = report.record
+    if record is None:
+        standings = [
+            {"pool": standing.pool, "free": standing.is_free, "reason": standing.reason}
+            for standing in report.standings
+        ]
+        return {**head, "allocated": False, "pools": standings}
+    found: dict[str, Any] = {
+        **head,
+        "allocated": True,
+        "state": record.state.value,
+        "pool": record.pool,
+        "since": encode_time(record.since),
+    }
+    if record.until:
+        found["until"] = encode_time(record.until)
+    if record.holder:
+        found["holder"] = {
+            "namespace": record.holder.namespace,
+            "pod": record.holder.pod,
+            "podUID": record.holder.pod_uid,
+            "interface": record.holder.interface,
+            "node": record.holder.node,
+            "containerID": record.holder.container_id,
+        }
+    if record.slot:
+        found["slot"] = {
+            "apiVersion": record.slot.api_version,
+            "kind": record.slot.kind,
+            "namespace": record.slot.namespace,
+            "name": record.slot.name,
+            "ordinal": record.slot.ordinal,
+        }
+    return found
+
+
+def rows(record: Record, now: datetime) -> list[tuple[str, str]]:
+    """The record for people: labels and values, in reading order."""
+    lines = [("Address", str(record.address)), ("State", f"{record.state.value}, {_meaning(record, now)}")]
+    lines.append(("Pool", record.pool))
+    if record.holder:
+        holder = record.holder
+        label = "Pod" if record.state in (State.HELD, State.CONFLICT) else "Last pod"
+        lines.append((label, f"{holder.namespace}/{holder.pod} (UID {holder.pod_uid})"))
+        lines.append(("Interface", holder.interface))
+        lines.append(("Node", holder.node))
+    if record.slot:
+        slot = record.slot
+        lines.append(("Slot", f"{slot.kind} {slot.namespace}/{slot.name}, ordinal {slot.ordinal}"))
+    lines.append(("Since", f"{encode_time(record.since)} ({_ago(record.since, now)})"))
+    if record.until:
+        lines.append(("Until", encode_time(record.until)))
+    return lines
+
+
+def _meaning(record: Record, now: datetime) -> str:
+    match record.state:
+        case State.HELD:
+            return "in use by the pod"
+        case State.RETAINED:
+            return "kept for the pod's successor in its slot"
+        case State.COOLING if record.is_free(now):
+            return "released, and free again"
+        case State.COOLING:
+            return "released, and not given out again before `Until` unless the pool has no other"
+        case State.QUARANTINED:
+            return "seen in use on the network by something else"
+        case State.CONFLICT:
+            return "claimed by two living holders: a person must decide"
+
+
+def _ago(then: datetime, now: datetime) -> str:
+    seconds = int((now - then).total_seconds())
+    if seconds < 0:
+        return "in the future: do the clocks agree?"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
