@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from allocator.kube.errors import NotFound
+from allocator.kube.errors import AlreadyExists, NotFound
 from allocator.kube.resources import (
     EVENTS,
     NAMESPACES,
@@ -46,12 +46,27 @@ async def make_pool(kube: KubeClient, name: str, items: str, subnet: str = "10.2
 
 async def make_stateful_set(kube: KubeClient, namespace: str, replicas: int) -> Object:
     labels = {"app": "web"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "none"}]}}
+    annotations = {"ipam.spidernet.io/ippool": ONE}
+    containers = [{"name": "main", "image": "none"}]
+    template = {"metadata": {"labels": labels, "annotations": annotations}, "spec": {"containers": containers}}
     spec = {"replicas": replicas, "serviceName": "web", "selector": {"matchLabels": labels}, "template": template}
     meta = {"name": "web", "namespace": namespace}
     return await kube.create(
         STATEFUL_SETS, {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": spec}
     )
+
+
+async def member(kube: KubeClient, owner: Object, ordinal: int, node: str) -> Object:
+    """The StatefulSet's pod on this node: made here, or bound here where a real controller-manager made it first."""
+    namespace, name = owner["metadata"]["namespace"], f"web-{ordinal}"
+    try:
+        return await make_pod(kube, namespace, name, node, ONE, owner)
+    except AlreadyExists:
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        meta = {"name": name, "namespace": namespace}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": meta, "target": target}
+        await kube.raw("POST", PODS.path(namespace, name, "binding"), body=binding)
+        return await kube.get(PODS, name, namespace=namespace)
 
 
 async def kill_pod(kube: KubeClient, pod: Object) -> None:
@@ -155,10 +170,8 @@ async def test_two_interfaces_on_one_pool_get_two_addresses(agent: Agent, kube: 
     assert [each["interface"] for each in endpoint["status"]["current"]["ips"]] == ["eth0", "net1"]
 
 
-async def test_excluded_reserved_and_gateway_addresses_are_never_given(
-    agent: Agent, kube: KubeClient, namespace: str
-) -> None:
-    await make_pool(kube, "a", "10.20.0.1-10.20.0.5", gateway="10.20.0.1", excludeIPs=["10.20.0.2"])
+async def test_excluded_and_reserved_addresses_are_never_given(agent: Agent, kube: KubeClient, namespace: str) -> None:
+    await make_pool(kube, "a", "10.20.0.2-10.20.0.5", gateway="10.20.0.1", excludeIPs=["10.20.0.2"])
     await kube.create(
         SPIDER_RESERVED_IPS,
         {
@@ -286,14 +299,14 @@ async def test_a_stateful_pod_gets_its_address_back_on_another_node_and_a_full_p
 ) -> None:
     await make_pool(kube, "a", "10.20.0.10")
     owner = await make_stateful_set(kube, namespace, replicas=1)
-    first = await make_pod(kube, namespace, "web-0", "n1", ONE, owner)
+    first = await member(kube, owner, 0, "n1")
     await agent.add(first)
     await kill_pod(kube, first)
     await agent.delete(first)
     assert await state_of(kube, "10.20.0.10") == "Retained"
     await make_node(kube, "n2")
     async with running_agent(plane.kubeconfig, "n2", tmp_path) as other:
-        second = await make_pod(kube, namespace, "web-0", "n2", ONE, owner)
+        second = await member(kube, owner, 0, "n2")
         assert (await other.add(second)).addresses == ["10.20.0.10/16"]
     endpoint = await kube.get(SPIDER_ENDPOINTS, "web-0", namespace=namespace)
     assert endpoint["status"]["current"]["node"] == "n2"
