@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain.addresses import object_name, version_of
 from allocator.domain.record import State
-from allocator.kube.codec import decode_pool, decode_record, decode_reservation, encode_time
+from allocator.kube.codec import Malformed, decode_pool, decode_record, decode_reservation, encode_time
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from allocator.domain.pool import Pool, Reservation
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
 
 NEEDED_RIGHTS: Final = "spideripaddresses, spiderippools and spiderreservedips (spiderpool.spidernet.io)"
 # Scripts read the JSON and YAML: members may be added under this version, nothing else.
@@ -55,13 +56,18 @@ async def report_on(client: KubeClient, address: Address) -> Report:
     pools, _ = await client.list_all(SPIDER_IP_POOLS)
     reservations, _ = await client.list_all(SPIDER_RESERVED_IPS)
     reserving = [decode_reservation(raw) for raw in reservations]
-    version = version_of(address)
-    standings = (
-        standing_in(pool, address, reserving)
-        for pool in map(decode_pool, pools)
-        if pool.version == version and address in pool.ips
-    )
+    standings = [standing for raw in pools for standing in _standings(raw, address, reserving)]
     return Report(address, None, tuple(sorted(standings, key=lambda standing: standing.pool)))
+
+
+def _standings(raw: Object, address: Address, reservations: list[Reservation]) -> list[Standing]:
+    try:
+        pool = decode_pool(raw)
+    except Malformed as error:  # one bad pool must not hide what the others say
+        return [Standing(raw["metadata"]["name"], is_free=False, reason=f"unknown: {error}")]
+    if pool.version != version_of(address) or address not in pool.ips:
+        return []
+    return [standing_in(pool, address, reservations)]
 
 
 def standing_in(pool: Pool, address: Address, reservations: list[Reservation]) -> Standing:
