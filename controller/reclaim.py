@@ -134,7 +134,8 @@ class Reclaim:
             self._suspects.clear(key)
         else:
             case = Case(record, verdict)
-            self._suspects.see(key, _edition(record), case, now=now, monotonic=self._clock.monotonic())
+            if self._suspects.see(key, _edition(record), case, now=now, monotonic=self._clock.monotonic()):
+                _log.info("holder_suspected", address=str(record.address), act=verdict.act.value, why=verdict.why.value)
 
     def _would_free(self) -> list[Suspect[Case]]:
         return [suspect for suspect in self._suspects if suspect.subject.verdict.act is Act.RELEASE]

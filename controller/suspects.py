@@ -36,12 +36,14 @@ class Suspects(Generic[T]):
     def __len__(self) -> int:
         return len(self._suspects)
 
-    def see(self, key: str, edition: str, subject: T, *, now: datetime, monotonic: float) -> None:
-        """A sighting: the first of this edition starts the clock, later ones only renew what was seen."""
+    def see(self, key: str, edition: str, subject: T, *, now: datetime, monotonic: float) -> bool:
+        """A sighting: True for the first of this edition, which starts the clock; later ones renew what was seen."""
         known = self._suspects.get(key)
-        if known is not None and known.edition == edition:
+        is_first = known is None or known.edition != edition
+        if known is not None and not is_first:
             now, monotonic = known.first_at, known.first_s
         self._suspects[key] = Suspect(key, edition, subject, now, monotonic)
+        return is_first
 
     def clear(self, key: str) -> None:
         """Seen alive, dealt with, or in doubt: a later sighting is a first one again."""

@@ -138,7 +138,8 @@ class OrphanEndpoints:
                 orphans[f"{found.namespace}/{found.name}"] = found
         self._suspects.keep_only(orphans)
         for key, found in orphans.items():
-            self._suspects.see(key, found.pod_uid, found, now=clock.now(), monotonic=clock.monotonic())
+            if self._suspects.see(key, found.pod_uid, found, now=clock.now(), monotonic=clock.monotonic()):
+                _log.info("endpoint_suspected", endpoint=key, pod_uid=found.pod_uid)
 
     async def _settle(self, suspect: Suspect[_EndpointOf]) -> None:
         self._suspects.clear(suspect.key)
