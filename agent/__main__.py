@@ -21,7 +21,7 @@ from agent.server import runtime_routes, serve
 from agent.work import Work
 from allocator.kube.cache import Cache
 from allocator.kube.client import KubeClient
-from allocator.kube.cluster import NodeView
+from allocator.kube.cluster import Networks, NodeView
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
@@ -52,6 +52,7 @@ class AgentConfig:
     health_listen: tuple[str, int] | None
     versions: frozenset[Version]
     static_pods: bool
+    networks: Networks
 
 
 app = typer.Typer(add_completion=False)
@@ -85,6 +86,7 @@ def command(  # noqa: PLR0913 - the flags
         health_listen=listen,
         versions=_versions(conf),
         static_pods=conf.enable_stateful_set,
+        networks=Networks(os.environ.get("SPIDERPOOL_POD_NAMESPACE", ""), os.environ.get("MULTUS_CLUSTER_NETWORK", "")),
     )
     sys.exit(lifecycle.run(lambda: run(agent)))
 
@@ -100,7 +102,7 @@ async def run(config: AgentConfig) -> None:
         _node_lock(config.state_dir),
         KubeClient.connect(kubeconfig=config.kubeconfig, user_agent="spiderpool-agent") as client,
     ):
-        view = NodeView(client, config.node, clock=clock, rng=rng)
+        view = NodeView(client, config.node, clock=clock, rng=rng, networks=config.networks)
         pools = KubePools(client, clock=clock, rng=rng)
         reservations = KubeReservations(client, clock=clock, rng=rng)
         index = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, field_selector=f"spec.holder.node={config.node}")

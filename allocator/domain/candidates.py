@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from allocator.domain import errors
 from allocator.domain.annotations import PoolNames, pools_of_namespace, pools_of_pod
+from allocator.domain.networks import network_of, qualified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,9 @@ class Surroundings:
     namespace_labels: Mapping[str, str]
     namespace_annotations: Mapping[str, str]
     node_labels: Mapping[str, str]
+    # For pools with `multusName`: the namespace of Spiderpool itself, and the cluster's default network.
+    own_namespace: str = ""
+    cluster_network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,17 @@ def listed(request: AddRequest, pod: Pod, around: Surroundings, defaults: Iterab
     return PoolNames("cluster default pools", by_version, clean)
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What asks: an interface of a pod, of one family."""
+
+    pod: Pod
+    interface: str
+    version: Version
+
+
 def sift(
-    names: Iterable[str], pools: Mapping[str, Pool], version: Version, pod: Pod, around: Surroundings
+    names: Iterable[str], pools: Mapping[str, Pool], subject: Subject, around: Surroundings
 ) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
     """The pools that serve this pod, in the order to try them, and why each of the others does not.
 
@@ -78,7 +91,7 @@ def sift(
         pool = pools.get(name)
         if pool is None:
             refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
-        elif refusal := next(_refusals(pool, version, pod, around), None):
+        elif refusal := next(_refusals(pool, subject, around), None):
             refusals.append(refusal)
         else:
             admitted.append(pool)
@@ -97,11 +110,29 @@ def _rank(pool: Pool) -> tuple[bool, ...]:
     )
 
 
-def _refusals(pool: Pool, version: Version, pod: Pod, around: Surroundings) -> Iterator[Refusal]:
-    yield from _refused_by_state(pool, version)
-    yield from _refused_by_place(pool, pod, around)
-    if pool.pod_affinity is not None and not pool.pod_affinity.matches(pod.labels):
+def _refusals(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:
+    yield from _refused_by_state(pool, subject.version)
+    yield from _refused_by_place(pool, subject.pod, around)
+    if pool.pod_affinity is not None and not pool.pod_affinity.matches(subject.pod.labels):
         yield Refusal(pool.name, "podAffinity", "the pod's labels do not match spec.podAffinity")
+    if pool.multus_names:
+        yield from _refused_by_network(pool, subject, around)
+
+
+def _refused_by_network(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:
+    """Looked at only where the pool names networks: other pools do not care where Multus is not installed."""
+    network = network_of(
+        subject.pod.annotations,
+        subject.interface,
+        pod_namespace=subject.pod.namespace,
+        own_namespace=around.own_namespace,
+        cluster_network=around.cluster_network,
+    )
+    if network is None:
+        why = f"nothing says which network {subject.interface} belongs to, and spec.multusName asks for one"
+        yield Refusal(pool.name, "multusName", why)
+    elif network not in {qualified(name, around.own_namespace) for name in pool.multus_names}:
+        yield Refusal(pool.name, "multusName", f"network {network} of {subject.interface} is not in spec.multusName")
 
 
 def _refused_by_state(pool: Pool, version: Version) -> Iterator[Refusal]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
-from allocator.domain.candidates import listed, sift
+from allocator.domain.candidates import Subject, listed, sift
 from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
     return Plan(
         kept=tuple(record for record in kept.values() if record.holder == holder),
         moves=tuple(moves),
-        wants=_wants(names, seen, have={*kept, *heirs}),
+        wants=_wants(names, request, seen, have={*kept, *heirs}),
         drops=tuple(Move(record, released(record, seen.now)) for record in (*doubles, *outdated)),
         clean_gateway=names.clean_gateway if names else request.clean_gateway,
     )
@@ -152,14 +152,15 @@ def _heirs(
     return heirs, outdated
 
 
-def _wants(names: PoolNames | None, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
+def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
     if names is None:
         return ()
     wants = []
     for version, listed_names in sorted(names.by_version.items()):
         if version in have or version not in seen.versions:
             continue
-        pools, refusals = sift(listed_names, seen.pools, version, seen.pod, seen.around)
+        subject = Subject(seen.pod, request.interface.name, version)
+        pools, refusals = sift(listed_names, seen.pools, subject, seen.around)
         if not pools:
             whys = "; ".join(str(refusal) for refusal in refusals)
             raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.candidates import Surroundings
@@ -27,11 +28,25 @@ _MIDDLEMEN: Final = {("apps/v1", "ReplicaSet"): REPLICA_SETS, ("batch/v1", "Job"
 OWNERS_REMEMBERED: Final = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What a pool's `multusName` is read with: our own namespace, and the network of eth0 where a pod names none."""
+
+    own_namespace: str
+    cluster_network: str
+
+
+NO_NETWORKS: Final = Networks("", "")
+
+
 class NodeView:
     """ClusterView of one node. `caches` must run; the view answers for pods of this node only."""
 
-    def __init__(self, client: KubeClient, node: str, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, client: KubeClient, node: str, *, clock: Clock, rng: random.Random, networks: Networks = NO_NETWORKS
+    ) -> None:
         self._client = client
+        self._networks = networks
         self._clock = clock
         self._rng = rng
         self._node = node
@@ -61,6 +76,8 @@ class NodeView:
             namespace_labels=meta.get("labels") or {},
             namespace_annotations=meta.get("annotations") or {},
             node_labels=(node.get("metadata") or {}).get("labels") or {},
+            own_namespace=self._networks.own_namespace,
+            cluster_network=self._networks.cluster_network,
         )
 
     async def owner(self, pod: Pod) -> Owner:

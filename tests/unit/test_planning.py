@@ -113,6 +113,7 @@ def test_without_any_source_the_refusal_says_where_to_name_a_pool() -> None:
             "pod's labels do not match",
             id="pod labels",
         ),
+        pytest.param({"multus_names": ("lab/m1",)}, "nothing says which network eth0 belongs to", id="no network"),
     ],
 )
 def test_a_pool_that_does_not_serve_the_pod_is_named_with_the_reason(changed: dict[str, object], why: str) -> None:
@@ -121,6 +122,14 @@ def test_a_pool_that_does_not_serve_the_pod_is_named_with_the_reason(changed: di
         planned(asks(values.pod(), '{"ipv4": ["a"]}'), refusing)
     assert str(refusal.value).startswith("no IPv4 pool of the annotation ipam.spidernet.io/ippool serves this pod: a: ")
     assert why in str(refusal.value)
+
+
+def test_a_pool_of_a_network_serves_the_interfaces_of_that_network_only() -> None:
+    around = replace(values.NOWHERE, own_namespace="spiderpool", cluster_network="m1")
+    pod = asks(values.pod(), '{"ipv4": ["b", "a"]}')
+    decided = planned(pod, replace(A, multus_names=("m1",)), replace(B, multus_names=("lab/m1",)), around=around)
+    assert wanted(decided) == [(4, ["a"])]
+    assert str(decided.wants[0].refusals[0]) == "b: network spiderpool/m1 of eth0 is not in spec.multusName"
 
 
 def test_an_unknown_pool_is_named_while_the_next_one_serves() -> None:
