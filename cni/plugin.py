@@ -55,7 +55,6 @@ RETRY_PAUSE_S = 0.1
 
 STDIN_LIMIT = ANSWER_LIMIT = 1 << 20
 ARGS_LIMIT = 8 << 10  # of CNI_ARGS; the names and UID of a pod take less than 600 bytes
-MESSAGE_LIMIT = 2000  # of the text that the agent sends with an error
 
 ID_FORM = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")  # container IDs and network names
 POD_NAME_FORM = re.compile(r"[a-z0-9]([a-z0-9.\-]*[a-z0-9])?")  # RFC 1123; needs no quoting in a URL
@@ -317,7 +316,7 @@ class AgentRefusal(CniError):
         except (ValueError, RecursionError):
             said = body.decode(errors="replace").strip()
         said = said.get("message") if isinstance(said, dict) else said
-        msg = said[:MESSAGE_LIMIT] if said and isinstance(said, str) else "the agent gave no reason"
+        msg = said[:2000] if said and isinstance(said, str) else "the agent gave no reason"
         # The original agent sends neither header.
         code, reason = (headers.get(f"x-spiderpool-{name}", "") for name in ("cni-code", "reason"))
         fallback = TRY_LATER if status in (429, 503) else FAILED
@@ -368,8 +367,8 @@ class Agent:
                 if time.monotonic() + RETRY_PAUSE_S < give_up:
                     time.sleep(RETRY_PAUSE_S)
                     continue
-                problem = f"no agent listens on {self.path}: {error.strerror}"
-                raise CniError(TRY_LATER, problem, "is the spiderpool-agent of this node running?") from error
+                msg = f"no agent listens on {self.path}: {error.strerror}"
+                raise CniError(TRY_LATER, msg, "is the spiderpool-agent of this node running?") from error
             except OSError as error:
                 raise CniError(IO_FAILURE, f"cannot connect to {self.path}: {error}") from error
 
@@ -384,10 +383,9 @@ class Agent:
         return received
 
     def _seconds_left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+        if (left := self.deadline - time.monotonic()) > 0:
+            return left
+        raise TimeoutError
 
 
 def parse_http(received: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -480,8 +478,8 @@ def keep_intent(state_dir: str, intent: Json) -> str:
             os.fsync(descriptor)
             os.close(descriptor)
     except OSError as error:
-        problem = f"the agent cannot release now, and the release cannot be kept for it: {error}"
-        raise CniError(TRY_LATER, problem, f"start the agent, or make {folder} writable") from error
+        msg = f"the agent cannot release now, and the release cannot be kept for it: {error}"
+        raise CniError(TRY_LATER, msg, f"start the agent, or make {folder} writable") from error
     return path
 
 
@@ -504,8 +502,7 @@ def write_log(call: Call, error: CniError | None) -> None:
         "PodUID": call.pod_uid[:64],
         "duration_ms": round((time.monotonic() - call.started) * 1000),
     } | call.notes
-    if error:
-        line |= {"error": error.msg, "code": error.code, "details": error.details}
+    line |= {"error": error.msg, "code": error.code, "details": error.details} if error else {}
     data = json.dumps(line).encode() + b"\n"
     try:
         log = open_log(call.settings, len(data))
@@ -560,12 +557,11 @@ def complain(message: str) -> None:
 def run(call: Call) -> Json | None:
     if call.command == "VERSION":
         return {"cniVersion": VERSIONS[-1], "supportedVersions": list(VERSIONS)}
-    command = COMMANDS.get(call.command)
-    if command is None:
+    if call.command not in COMMANDS:
         raise bad_variable("CNI_COMMAND", call.command, f"{', '.join(COMMANDS)} or VERSION")
     call.read_config()
     call.check_environment()
-    return command(call)
+    return COMMANDS[call.command](call)
 
 
 def end(number: int, _frame: FrameType | None) -> None:

@@ -225,10 +225,11 @@ def test_a_full_queue_of_connections_is_waited_for(plugin: Plugin) -> None:
     assert outcome.seconds < 3
 
 
-def test_a_socket_path_that_is_too_long_is_code_5_at_once(plugin: Plugin) -> None:
-    outcome = plugin.run("ADD", plugin.config("1.0.0", ipam_unix_socket_path="/" + "x" * 200))
+@pytest.mark.parametrize("path", ["/" + "x" * 200, "/etc/passwd/agent.sock"], ids=["too long", "not a folder"])
+def test_a_socket_path_that_cannot_be_is_code_5_at_once(plugin: Plugin, path: str) -> None:
+    outcome = plugin.run("ADD", plugin.config("1.0.0", ipam_unix_socket_path=path))
     assert outcome.code == 5
-    assert "too long" in outcome.json()["msg"]
+    assert path in outcome.json()["msg"]
     assert outcome.seconds < 1
 
 

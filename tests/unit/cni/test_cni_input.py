@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.cni.harness import FakeAgent, Plugin
 
 VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -140,6 +142,21 @@ def test_stdin_that_is_closed_is_code_5(plugin: Plugin) -> None:
         check=False,
     )
     assert json.loads(done.stdout)["code"] == 5
+
+
+def test_stdin_that_never_ends_is_given_up(plugin: Plugin, tmp_path: Path) -> None:
+    text = plugin.executable.read_text()
+    assert text.count("int(ADD_DEADLINE_S) + 5") == 1
+    hasty = tmp_path / "spiderpool"
+    hasty.write_text(text.replace("int(ADD_DEADLINE_S) + 5", "1"))
+    hasty.chmod(0o755)
+    process = subprocess.Popen(
+        [hasty], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=plugin.environment("ADD")
+    )
+    assert process.wait(timeout=10) == 1
+    output, _ = process.communicate()
+    assert json.loads(output)["code"] == 11
+    assert "SIGALRM" in json.loads(output)["msg"]
 
 
 @pytest.mark.parametrize("version", ["9.9.9", "0.1.0", "0.2.0", "", None, 1.0, {}])
