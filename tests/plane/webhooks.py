@@ -1,0 +1,119 @@
+"""Real webhook processes for the tests, clients that speak to them, and reviews to send."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+START_S = 30.0
+STOP_S = 15.0
+API_VERSION = "spiderpool.spidernet.io/v2beta1"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A running process. `ca` is the path of its caBundle when it keeps certificates in a directory."""
+
+    port: int
+    certs: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def base(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca_bundle(self) -> str:
+        return (self.certs / "ca.crt").read_text()
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of that event so far."""
+        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == event]
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        tls = ssl.create_default_context(cadata=self.ca_bundle)
+        async with aiohttp.ClientSession(self.base, connector=aiohttp.TCPConnector(ssl=tls, limit=0)) as session:
+            yield session
+
+
+@contextlib.contextmanager
+def running_webhook(kubeconfig: Path, directory: Path, *options: str, in_secret: bool = False) -> Iterator[Webhook]:
+    """The process, listening on a port of its own; SIGTERM at the end, and then it must be gone in time with 0."""
+    directory.mkdir(exist_ok=True)
+    certs, log = directory / "certs", directory / "webhook.log"
+    kept = () if in_secret else ("--cert-dir", str(certs))
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "webhook", "--kubeconfig", str(kubeconfig), "--listen", "127.0.0.1:0"),
+                *kept,
+                *options,
+            ],
+            stderr=stderr,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+        )
+    try:
+        running = Webhook(0, certs, log, process)
+        deadline = time.monotonic() + START_S
+        while not (lines := running.lines("listening")):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.02)
+        yield Webhook(lines[0]["port"], certs, log, process)
+    finally:
+        process.terminate()
+        try:
+            code = process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            pytest.fail(f"the webhook did not stop within {STOP_S:.0f} s")
+    assert code == 0, log.read_text()[-3000:]
+
+
+def pool(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": spec}
+
+
+def subnet(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": "SpiderSubnet", "metadata": {"name": name}, "spec": spec}
+
+
+def reservation(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": "SpiderReservedIP", "metadata": {"name": name}, "spec": spec}
+
+
+def review(obj: dict[str, Any], operation: str = "CREATE", **request: Any) -> dict[str, Any]:
+    """The question that the API server asks about the object."""
+    kind = obj["kind"]
+    group, version = API_VERSION.split("/")
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u1",
+            "kind": {"group": group, "version": version, "kind": kind},
+            "resource": {"group": group, "version": version, "resource": f"{kind.lower()}s"},
+            "name": obj["metadata"]["name"],
+            "operation": operation,
+            "object": obj,
+            **request,
+        },
+    }
