@@ -75,7 +75,7 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
     Without `with_text` the text of `before` stands. Equal input gives an equal status, so that an unchanged one
     needs no write.
     """
-    counts = _count(pool, tuple(records), reserved, now)
+    counts = _count(pool, tuple(records), reserved)
     return PoolStatus(
         total=pool.total.count,
         allocated=len(counts.in_use),
@@ -100,18 +100,15 @@ def allocated_text(in_use: Sequence[Record]) -> str | None:
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))
 
 
-def _count(pool: Pool, records: tuple[Record, ...], reserved: IntervalSet, now: datetime) -> _Counts:
+def _count(pool: Pool, records: tuple[Record, ...], reserved: IntervalSet) -> _Counts:
     usable = pool.usable(reserved)
     in_use = tuple(record for record in records if record.state is not State.COOLING)
-    taken = (record.address for record in records if not _has_cooled(record, now))
+    # A cooling address counts as free: when nothing else is left, a pod gets it (invariant I9).
+    taken = (record.address for record in in_use)
     # A pool made anew under an old name may be of the other family than the records of its predecessor.
     free = usable - IntervalSet.addresses(pool.version, (each for each in taken if each.version == pool.version))
     outside = tuple(record for record in in_use if record.address not in usable)
     return _Counts(in_use, usable, free, outside)
-
-
-def _has_cooled(record: Record, now: datetime) -> bool:
-    return record.state is State.COOLING and (record.until is None or record.until <= now)
 
 
 def _conditions(pool: Pool, counts: _Counts, before: PoolStatus, now: datetime) -> tuple[Condition, ...]:

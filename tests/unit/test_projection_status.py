@@ -53,13 +53,9 @@ def test_an_address_in_use_is_counted_and_listed_in_every_state_but_cooling(stat
     assert json.loads(found.allocated_ips or "") == {"10.20.0.10": {"pod": "shop/cart", "podUid": "uid-1"}}
 
 
-def test_a_cooling_address_is_neither_in_use_nor_free() -> None:
+def test_a_cooling_address_is_free_since_a_pod_gets_it_when_nothing_else_is_left() -> None:
     found = status([cooling("10.20.0.10", until_s=1)])
-    assert (found.allocated, found.free, found.allocated_ips) == (0, 9, None)
-
-
-def test_an_address_that_has_cooled_is_free() -> None:
-    assert status([cooling("10.20.0.10", until_s=0)]).free == 10
+    assert (found.allocated, found.free, found.allocated_ips) == (0, 10, None)
 
 
 def test_total_counts_ips_without_excludes_and_free_leaves_out_reservations_and_the_gateway() -> None:
