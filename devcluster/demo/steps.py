@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from allocator.kube import resources
+from allocator.kube import errors, resources
 from devcluster import services
 from devcluster.demo import observe
 from devcluster.demo.show import DemoError
@@ -49,6 +50,8 @@ class Demo:
 
     async def install(self) -> None:
         show = self.show
+        if self.cluster.plane.kind == "kubeconfig":
+            await self._require_fresh()
         show.step("Install: CRDs and RBAC, then webhook, controller and agents as processes, then two pools")
         await show.run("apply", "-k", "manifests/crds")
         await show.run("apply", "-k", "manifests/base")
@@ -60,6 +63,13 @@ class Demo:
             await services.start(parts, self.processes)
         show.proved(f"{len(parts)} processes are ready after {time.monotonic() - began:.1f} s")
         await show.run("apply", "-k", "manifests/samples")
+
+    async def _require_fresh(self) -> None:
+        crds = (await self.cluster.client.list(resources.CRDS))["items"]
+        if any(crd["spec"]["group"] == resources.SPIDERPOOL_GROUP for crd in crds):
+            raise DemoError(
+                "this cluster has a Spiderpool already, which the demo would change: give it another cluster"
+            )
 
     async def refuse(self) -> None:
         self.show.step("Wrong pools are refused")
@@ -142,7 +152,25 @@ class Demo:
                 await observe.wait_running(self.cluster, app, 0, within_s=RELEASED_WITHIN_S)
             await observe.wait_counted(self.cluster, POOLS, 0)
         show.proved("no address is in use")
-        await show.run("delete", "-k", "manifests/samples")
+        if self.cluster.plane.kind == "kubeconfig":
+            await self._uninstall()
+        else:
+            # A pool waits until its last address has cooled down, half a minute; this API server ends before that.
+            await show.run("delete", "-k", "manifests/samples", "--wait=false")
+
+    async def _uninstall(self) -> None:
+        """Someone's own cluster gets back what it was."""
+        show = self.show
+        with show.waiting("pools wait until their last address has cooled down"):
+            await show.run("delete", "-k", "manifests/samples")
+        await self.processes.stop_all()
+        for resource in (resources.MUTATING_WEBHOOKS, resources.VALIDATING_WEBHOOKS):
+            with contextlib.suppress(errors.NotFound):
+                await self.cluster.client.delete(resource, services.WEBHOOK_CONFIGURATION)
+        for node in self.cluster.nodes:
+            await show.run("delete", "node", node)
+        await show.run("delete", "-k", "manifests/base")
+        await show.run("delete", "-k", "manifests/crds")
 
     async def _replace(self) -> None:
         show, name = self.show, "db-0"
