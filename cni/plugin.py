@@ -47,9 +47,9 @@ FIRST_VERSION = {"ADD": "0.3.0", "DEL": "0.3.0", "CHECK": "0.4.0", "STATUS": "1.
 
 # Seconds from the start of the process to its end, and of them those in which a missing or refusing socket is tried
 # again (an agent that restarts is back soon). Kubelet and runtimes give a sandbox up after 2 to 4 minutes. A DEL has
-# 0.3 s left for its intent, within the promised 2 s, and 1 s without agent.
+# 0.6 s left for start and intent within the promised 2 s, and 0.7 s of the promised 1 s without agent.
 ADD_DEADLINE_S, ADD_PATIENCE_S = 60.0, 2.0
-DEL_DEADLINE_S, DEL_PATIENCE_S = 1.7, 0.4
+DEL_DEADLINE_S, DEL_PATIENCE_S = 1.4, 0.3
 ASK_DEADLINE_S, ASK_PATIENCE_S = 5.0, 0.4
 RETRY_PAUSE_S = 0.1
 
