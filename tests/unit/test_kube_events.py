@@ -232,6 +232,21 @@ async def test_a_repeat_during_an_outage_is_counted_with_what_waits(world: World
     assert second.body["series"]["count"] == 2
 
 
+async def test_a_repeat_while_a_write_fails_is_counted_with_it(world: World) -> None:
+    world.emit()
+
+    async def fail(request: web.BaseRequest) -> web.StreamResponse:
+        world.emit()
+        return await refuses(503, "x")(request)
+
+    world.server.then(fail)
+    async with world.running():
+        await eventually(lambda: world.clock.sleepers == 1)
+        world.clock.advance(30)
+        _, second = await world.asked(2)
+    assert second.body["series"]["count"] == 2
+
+
 async def test_a_refused_event_is_dropped_and_the_next_is_written(world: World) -> None:
     world.emit()
     world.emit(POOL)

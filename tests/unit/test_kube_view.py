@@ -213,6 +213,14 @@ def test_what_gives_way_gives_way_to_what_the_watch_showed_last(view: View) -> N
     assert shown(view) == "6"
 
 
+def test_two_notes_that_the_watch_never_shows_give_way_to_what_it_showed(view: View) -> None:
+    listed(view, obj("5"))
+    view.note(obj("2"), 0)
+    view.note(obj("3"), 0)
+    view.settle(DOUBT_AFTER_S + 1)
+    assert shown(view) == "5"
+
+
 def test_what_gives_way_gives_way_to_nothing_when_the_successor_ended(view: View) -> None:
     listed(view)
     view.note(obj("2"), 0)
