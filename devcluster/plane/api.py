@@ -5,7 +5,7 @@ Asynchronous only because admission webhooks are; with `NoAdmission` no call eve
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -180,6 +180,9 @@ class Api:
             given = raw.get(name)
             if not given and rt.custom:
                 raise problems.bad_request(f"Object '{name.capitalize()}' is missing in '{json.dumps(raw)[:200]}'")
+            if given and name == "kind" and given != wanted and rt.custom:
+                cause = problems.invalid_value("kind", f'"{given}"', f"must be {wanted}")
+                raise problems.invalid(replace(rt, kind=given), (raw.get("metadata") or {}).get("name") or "", [cause])
             if given and given != wanted:
                 word = "API version" if name == "apiVersion" else name
                 raise problems.bad_request(

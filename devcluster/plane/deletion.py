@@ -23,7 +23,7 @@ def check_preconditions(rt: ResourceType, obj: Object, options: Object) -> None:
                 f"the {word} in the precondition ({wanted[field]}) does not match the {word} in record "
                 f"({metadata[field]}). The object might have been {hint}"
             )
-            raise problems.conflict(rt, metadata["name"], why)
+            raise problems.failed_precondition(rt, metadata["name"], why)
 
 
 def _finalizers(old: list[str], options: Object) -> list[str]:

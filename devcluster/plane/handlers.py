@@ -1,5 +1,6 @@
 """From an HTTP method and a path to a verb, and from its result to an answer."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from devcluster.plane import deletion, listing, patches, problems, reviews, views, watching
 from devcluster.plane.api import Api, Call, replacing
 from devcluster.plane.problems import Object
+from devcluster.plane.registry import ResourceType
 from devcluster.plane.request import Target, accepted_view, flag, read_body
 from devcluster.plane.views import View
 
@@ -21,6 +23,14 @@ def answer(body: Any, *, status: int = 200, content_type: str = "application/jso
     if content_type == "application/yaml":
         return web.Response(status=status, content_type=content_type, text=yaml.safe_dump(body))
     return web.Response(status=status, content_type=content_type, body=msgspec.json.encode(body))
+
+
+def _wrong_option(method: str, field: str, given: str, supported: tuple[str, ...]) -> problems.Problem:
+    kind = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(method, "DeleteOptions")
+    values = ", ".join(f'"{value}"' for value in supported)
+    text = f'Unsupported value: "{given}": supported values: {values}'
+    options = ResourceType(group="meta.k8s.io", version="v1", plural="", kind=kind)
+    return problems.invalid(options, "", [problems.FieldProblem("FieldValueNotSupported", field, text)])
 
 
 class Handlers:
@@ -94,12 +104,13 @@ class Handlers:
         body, duplicates = await read_body(request)
         validation = _VALIDATIONS.get(query.get("fieldValidation", ""))
         if validation is None:
-            raise problems.bad_request(f'fieldValidation: Unsupported value: "{query["fieldValidation"]}"')
+            given = query["fieldValidation"]
+            raise _wrong_option(request.method, "fieldValidation", given, ("", "Ignore", "Strict", "Warn"))
         dry_run = query.getall("dryRun", [])
         if request.method == "DELETE" and isinstance(body, dict):
             dry_run = dry_run or body.get("dryRun") or []
         if dry_run not in ([], ["All"], [""]):
-            raise problems.bad_request(f'dryRun: Unsupported value: {dry_run}: supported values: "All"')
+            raise _wrong_option(request.method, "dryRun", json.dumps(dry_run), ("All",))
         call = Call(
             user=user,
             dry_run=dry_run == ["All"],

@@ -97,6 +97,13 @@ def conflict(rt: Named, name: str, why: str = "") -> Problem:
     return Problem(409, "Conflict", message, details=_details(rt, name))
 
 
+def failed_precondition(rt: Named, name: str, why: str) -> Problem:
+    """A delete that means another object; kube-apiserver names the kind here, not the resource."""
+    kind = f"{rt.kind}.{rt.group}" if rt.group else rt.kind
+    message = f'Operation cannot be fulfilled on {kind} "{name}": {why}'
+    return Problem(409, "Conflict", message, details=_details(rt, name) | {"kind": rt.kind})
+
+
 def forbidden(rt: Named, name: str, why: str, *, causes: Sequence[Object] = ()) -> Problem:
     details = _details(rt, name) | ({"causes": list(causes)} if causes else {})
     return Problem(403, "Forbidden", f'{full_name(rt)} "{name}" is forbidden: {why}', details=details)

@@ -166,7 +166,8 @@ def _type_name(value: Any) -> str:
 
 
 def _wrong_type(error: _Error, path: str) -> FieldProblem:
-    wanted = error.validator_value if isinstance(error.validator_value, str) else error.validator_value[0]
+    types = error.validator_value
+    wanted = types if isinstance(types, str) else ",".join(name for name in types if name != "null")
     got = _go(_type_name(error.instance))
     why = f"{path} in body must be of type {wanted}: {got}"
     return FieldProblem("FieldValueTypeInvalid", path, f"Invalid value: {got}: {why}")
@@ -190,7 +191,7 @@ def _long(error: _Error, path: str) -> FieldProblem:
 
 
 def _unsupported(error: _Error, path: str) -> FieldProblem:
-    supported = ", ".join(_go(value) for value in error.validator_value)
+    supported = ", ".join(value if value.startswith('"') else f'"{value}"' for value in map(_go, error.validator_value))
     text = f"Unsupported value: {_go(error.instance)}: supported values: {supported}"
     return FieldProblem("FieldValueNotSupported", path, text)
 

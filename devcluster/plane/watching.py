@@ -12,7 +12,8 @@ from devcluster.plane.request import flag
 from devcluster.plane.store import Event, Store, TooOld
 from devcluster.plane.views import View
 
-BOOKMARK_S = 10.0  # a minute on a real server; more often here, so that tests see one
+BOOKMARK_S = 60.0  # between two bookmarks, as kube-apiserver
+_LAST_BOOKMARK_S = 2.0  # before the end of the watch comes one more
 _QUEUE_LIMIT = 20_000  # events; a client that is further behind is cut off and lists again
 
 
@@ -84,13 +85,15 @@ class Watch:
                 return
         if self._initial:
             yield "BOOKMARK", self._bookmark(self._start, {"k8s.io/initial-events-end": "true"})
-        next_bookmark = loop.time() + BOOKMARK_S
+        last_bookmark = deadline - _LAST_BOOKMARK_S
+        next_bookmark = min(loop.time() + BOOKMARK_S, max(last_bookmark, loop.time()))
         while (now := loop.time()) < deadline and self._live.qsize() <= _QUEUE_LIMIT:
             try:
                 async with asyncio.timeout(min(deadline, next_bookmark) - now):
                     event = await self._live.get()
             except TimeoutError:
-                next_bookmark = loop.time() + BOOKMARK_S
+                now = loop.time()
+                next_bookmark = min(now + BOOKMARK_S, last_bookmark if now < last_bookmark else deadline)
                 if self._bookmarks and self._live.empty():
                     yield "BOOKMARK", self._bookmark(self._store.revision)
                 continue

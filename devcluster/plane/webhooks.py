@@ -35,17 +35,15 @@ class Webhooks:
 
     async def mutate(self, attributes: Attributes, obj: Object | None) -> Object | None:
         """Each webhook sees what those before it made of the object; those that asked for it get a second look."""
-        changed_since: list[Webhook] = []
-        for webhook in self._concerned("mutating", attributes, obj):
+        concerned = self._concerned("mutating", attributes, obj)
+        last_change = 0
+        for at, webhook in enumerate(concerned):
             patched = await self._mutate_once(webhook, attributes, obj)
-            if patched != obj:
-                changed_since = [w for w in changed_since if w.spec.get("reinvocationPolicy") == "IfNeeded"]
-                again, obj = changed_since, patched
-            else:
-                again = []
-            changed_since.append(webhook)
-            for earlier in again:
-                obj = await self._mutate_once(earlier, attributes, obj)
+            last_change = at if patched != obj else last_change
+            obj = patched
+        for webhook in concerned[:last_change]:
+            if webhook.spec.get("reinvocationPolicy") == "IfNeeded":
+                obj = await self._mutate_once(webhook, attributes, obj)
         return obj
 
     async def validate(self, attributes: Attributes, obj: Object | None) -> None:

@@ -8,19 +8,19 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from allocator.kube import resources
 from allocator.kube.client import KubeClient
-from allocator.kube.errors import ApiError, NotFound
-from devcluster.plane import Kind, Plane
+from allocator.kube.errors import NotFound
+from allocator.kube.resources import Resource
+from devcluster.plane import Kind, Plane, envtest
+from tests.plane.support import WIDGET_DEFINITION, WIDGETS, Kubectl, eventually, install_crd
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_S = 60.0
@@ -57,6 +57,11 @@ def _first_line(process: subprocess.Popen[bytes], log: Path) -> str:
     return text.decode().splitlines()[0]
 
 
+def _has_controllers(kind: Kind) -> bool:
+    """Whether somebody collects garbage and ends namespaces. The embedded plane does that much itself."""
+    return kind != "envtest" or (envtest.binaries() / "kube-controller-manager").is_file()
+
+
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     kind: Kind = os.environ.get("PLANE", "embedded")  # type: ignore[assignment]  # argparse of the plane checks it
@@ -67,7 +72,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=stderr)
     try:
         kubeconfig = Path(_first_line(process, log))
-        running = Plane(kind, kubeconfig, real=kind != "embedded")
+        running = Plane(kind, kubeconfig, real=kind != "embedded", controllers=_has_controllers(kind))
         asyncio.run(_apply_crds(running))
         yield running
     finally:
@@ -91,41 +96,6 @@ async def _apply_crds(plane: Plane) -> None:
                     await install_crd(client, definition)
 
 
-async def install_crd(client: KubeClient, definition: dict[str, Any]) -> None:
-    """Creates the definition unless it is there, and waits until its kind is served."""
-    name = definition["metadata"]["name"]
-    try:
-        await client.get(resources.CRDS, name)
-    except NotFound:
-        await client.create(resources.CRDS, definition)
-
-    async def established() -> bool:
-        found = await client.get(resources.CRDS, name)
-        conditions = (found.get("status") or {}).get("conditions") or []
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-    await eventually(established)
-    spec = definition["spec"]
-    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
-
-    async def served() -> bool:
-        try:
-            await client.raw("GET", path)
-        except ApiError:
-            return False
-        return True
-
-    await eventually(served)
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], *, within_s: float = 15.0) -> None:
-    """Waits until the condition holds; AssertionError when it still does not at the deadline."""
-    deadline = time.monotonic() + within_s
-    while not await condition():
-        assert time.monotonic() < deadline, f"{condition.__qualname__} did not hold within {within_s} s"
-        await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def kube(plane: Plane) -> AsyncIterator[KubeClient]:
     """A client with all rights. What the test leaves of our kinds and of webhook configurations is removed."""
@@ -139,7 +109,7 @@ async def kube(plane: Plane) -> AsyncIterator[KubeClient]:
                 await _remove_all(client, resource)
 
 
-async def _remove_all(client: KubeClient, resource: resources.Resource) -> None:
+async def _remove_all(client: KubeClient, resource: Resource) -> None:
     """Takes the finalizers off too: no controller of ours runs here that would."""
 
     async def none_left() -> bool:
@@ -168,29 +138,21 @@ async def namespace(kube: KubeClient) -> AsyncIterator[str]:
         await kube.delete(resources.NAMESPACES, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Kubectl:
-    kubeconfig: Path
-    home: Path
-
-    async def __call__(self, *arguments: str, stdin: str = "", check: bool = True) -> str:
-        """Its output, stderr behind stdout. AssertionError when it fails and `check` is set."""
-        process = await asyncio.create_subprocess_exec(
-            "kubectl",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.home)},
-        )
-        out, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-        text = out.decode()
-        assert not check or process.returncode == 0, f"kubectl {' '.join(arguments)}:\n{text}"
-        return text
-
-
 @pytest.fixture
 def kubectl(plane: Plane, tmp_path: Path) -> Kubectl:
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
     return Kubectl(plane.kubeconfig, tmp_path)
+
+
+@pytest.fixture
+async def widgets(kube: KubeClient) -> Resource:
+    """A namespaced kind with status, scale, defaults, limits and columns."""
+    await install_crd(kube, WIDGET_DEFINITION)
+    return WIDGETS
+
+
+@pytest.fixture
+def controllers(plane: Plane) -> None:
+    if not plane.controllers:
+        pytest.skip("needs kube-controller-manager, which does not lie beside kube-apiserver")
