@@ -137,7 +137,7 @@ def from_service_account(environ: Mapping[str, str], directory: Path) -> Access:
 
 async def _from_kubeconfig(path: Path) -> Access:
     from kubernetes.aio.client import Configuration  # noqa: PLC0415
-    from kubernetes.aio.config import ConfigException, load_kube_config  # noqa: PLC0415
+    from kubernetes.aio.config import ConfigException, kube_config, load_kube_config  # noqa: PLC0415
 
     settings: Any = Configuration()
     try:
@@ -148,7 +148,11 @@ async def _from_kubeconfig(path: Path) -> Access:
     # The loader lets every shape error of the file through as what it happened to be.
     except (ConfigException, OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise NoAccess(f"kubeconfig {path} cannot be used: {type(error).__name__}: {error}") from error
-    return _access(settings, _credentials(settings, loader, user, path.parent))
+    try:
+        return _access(settings, _credentials(settings, loader, user, path.parent))
+    finally:
+        # The loader writes embedded keys to files, for as long as the process lives; now they are in memory.
+        kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]  # noqa: SLF001
 
 
 def _credentials(settings: Any, loader: Any, user: Mapping[str, Any], base: Path) -> Credentials:

@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -174,6 +175,21 @@ async def test_a_client_certificate_proves_who_we_are(
         async with through(path) as client:
             await client.raw("GET", "/version")
     assert sent(server) == [None]
+
+
+async def test_embedded_keys_are_not_left_on_disk(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    crt, key = authority.issue("system-admin")
+    user = {"client-certificate-data": encoded(crt), "client-key-data": encoded(key)}
+    cluster = {"certificate-authority-data": encoded(authority.path)}
+    path = kubeconfig(tmp_path, "https://127.0.0.1:1", user=user, cluster=cluster)
+    for _ in range(2):
+        assert (await find_access(path)).tls is not None
+        assert list(scratch.iterdir()) == []
 
 
 async def test_a_token_is_sent_as_bearer(tmp_path: Path) -> None:
