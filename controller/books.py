@@ -49,6 +49,7 @@ class Books:
 
     def __init__(self, client: KubeClient, *, clock: Clock, static_pods: bool) -> None:
         self._static_pods = static_pods
+        self.in_use = 0  # records that are not merely cooling
         self._records: dict[str, Record] = {}
         self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
@@ -89,15 +90,12 @@ class Books:
         """The caches that have not heard from the API server for too long to judge by."""
         return [name for name, cache in self.caches.items() if not cache.staleness_s() <= STALE_S]
 
-    def records(self) -> Iterable[Record]:
-        return tuple(self._records.values())
+    def keys(self) -> tuple[str, ...]:
+        """The names of all address objects that can be read."""
+        return tuple(self._records)
 
     def record(self, key: str) -> Record | None:
         return self._records.get(key)
-
-    def in_use(self) -> int:
-        """How many records are not merely cooling."""
-        return sum(record.state is not State.COOLING for record in self._records.values())
 
     def of_pool(self, pool: str) -> tuple[Record, ...]:
         return tuple(self._by_pool[pool].values()) if pool in self._by_pool else ()
@@ -146,6 +144,7 @@ class Books:
         if new is not None:
             key = object_name(new.address)
             self._records[key] = new
+            self.in_use += new.state is not State.COOLING
             self._by_pool[new.pool][key] = new
             if new.holder is not None:
                 self._by_pod[new.holder.pod_uid][key] = new
@@ -155,6 +154,7 @@ class Books:
     def _forget(self, record: Record) -> None:
         key = object_name(record.address)
         del self._records[key]
+        self.in_use -= record.state is not State.COOLING
         _drop(self._by_pool, record.pool, key)
         if record.holder is not None:
             _drop(self._by_pod, record.holder.pod_uid, key)

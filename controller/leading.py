@@ -66,7 +66,7 @@ class Leading:
                 # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
                 reclaim = self._make_reclaim(books, hands)
                 await books.wait_synced()
-                _log.info("leading", records=len(tuple(books.records())), pools=len(books.pools.items()))
+                _log.info("leading", records=len(books.keys()), pools=len(books.pools.items()))
                 group.create_task(projection.run(), name="projection")
                 group.create_task(cooled.run(), name="cooled")
                 if reclaim is not None and self._config.reclaim is not None:

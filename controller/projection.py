@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain.projection import NOTHING_YET, project
 from allocator.kube.codec import Malformed, decode_pool
-from allocator.kube.errors import ApiError, Conflict, NotFound, Unreachable
+from allocator.kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound, Unreachable
 from allocator.kube.pool_status import decode_status, encode_status
 from allocator.kube.resources import SPIDER_IP_POOLS
 from allocator.runtime.logs import get_logger
@@ -31,18 +31,22 @@ _log = get_logger(__name__)
 TICK_S: Final = 0.1
 # Pools written at once.
 PARALLEL: Final = 4
+# The text of so many records is a few kilobytes: it goes with the counts, so that people never see them disagree.
+SHORT_TEXT: Final = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
     """Seconds. A first change waits `quiet_s` for others to join it; then counts go out every `counts_s` at most, and
-    the text, which may be half a megabyte, every `text_s`. `retry_s` after a write that failed.
+    the text, which may be half a megabyte, every `text_s`. `retry_s` after a write that failed, `refused_s`
+    after one that the server refused for good.
     """
 
     quiet_s: float = 0.3
     counts_s: float = 5.0
     text_s: float = 10.0
     retry_s: float = 1.0
+    refused_s: float = 30.0
 
 
 @dataclass(slots=True)
@@ -57,6 +61,10 @@ class _Pace:
     text_at: float = -math.inf
     not_before: float = -math.inf
 
+    @property
+    def is_waiting(self) -> bool:
+        return self.dirty or self.text_dirty or self.urgent
+
 
 class Projection:
     """One term of leadership. `may_act` as for reclaim."""
@@ -70,6 +78,7 @@ class Projection:
         self._clock = clock
         self._cadence = cadence
         self._paces: dict[str, _Pace] = {}
+        self._waiting: set[str] = set()
         self._left_alone: set[str] = set()
         books.on_record.append(self._on_record)
         books.on_pool.append(self._on_pool)
@@ -86,11 +95,12 @@ class Projection:
     async def turn(self) -> None:
         if not self._books.synced or not self._may_act():
             return
-        due = [name for name, pace in self._paces.items() if self._is_due(pace)]
+        due = [name for name in sorted(self._waiting) if self._is_due(self._paces[name])]
         for start in range(0, len(due), PARALLEL):
             async with asyncio.TaskGroup() as group:
                 for name in due[start : start + PARALLEL]:
                     group.create_task(self._bring_up_to_date(name), name=f"project-{name}")
+        self._waiting = {name for name in self._waiting if name in self._paces and self._paces[name].is_waiting}
 
     def _is_due(self, pace: _Pace) -> bool:
         now, cadence = self._clock.monotonic(), self._cadence
@@ -114,8 +124,7 @@ class Projection:
         """A new edition is looked at without waiting. Our own status write changes none."""
         raw = self._books.pools.get(name)
         if raw is None:
-            self._paces.pop(name, None)
-            self._left_alone.discard(name)
+            self._drop(name)
             return
         self._touch(name)
         self._paces[name].urgent = _needs_scan(raw)
@@ -124,7 +133,13 @@ class Projection:
         for raw in self._books.pools.items():
             self._touch(raw["metadata"]["name"])
 
+    def _drop(self, name: str) -> None:
+        self._paces.pop(name, None)
+        self._waiting.discard(name)
+        self._left_alone.discard(name)
+
     def _touch(self, name: str) -> None:
+        self._waiting.add(name)
         pace = self._paces.setdefault(name, _Pace())
         if not pace.dirty:
             pace.changed_at = self._clock.monotonic()
@@ -133,7 +148,7 @@ class Projection:
     async def _bring_up_to_date(self, name: str) -> None:
         raw, pace = self._books.pools.get(name), self._paces.get(name)
         if raw is None or pace is None:
-            self._paces.pop(name, None)
+            self._drop(name)
             return
         try:
             pool = decode_pool(raw)
@@ -148,10 +163,14 @@ class Projection:
             await self._write(raw, pool, pace)
         except (Conflict, NotFound):
             # Somebody wrote the pool in between: the watch brings what they wrote.
-            self._try_later(pace)
+            self._try_later(pace, self._cadence.retry_s)
+        except (Forbidden, Invalid, BadRequest) as error:
+            # Permissions, a schema: another try helps only when a person has done something.
+            _log.error("pool_status_refused", pool=name, why=str(error))
+            self._try_later(pace, self._cadence.refused_s)
         except (ApiError, Unreachable) as error:
             _log.warning("pool_status_not_written", pool=name, why=str(error))
-            self._try_later(pace)
+            self._try_later(pace, self._cadence.retry_s)
 
     def _leave_alone(self, name: str) -> None:
         self._paces[name] = _Pace()
@@ -163,17 +182,17 @@ class Projection:
                 why="status.allocatedIPs holds records of another Spiderpool, which this one has not taken over",
             )
 
-    def _try_later(self, pace: _Pace) -> None:
+    def _try_later(self, pace: _Pace, pause_s: float) -> None:
         pace.dirty = pace.text_dirty = pace.urgent = True
-        pace.not_before = self._clock.monotonic() + self._cadence.retry_s
+        pace.not_before = self._clock.monotonic() + pause_s
 
     async def _write(self, raw: Object, pool: Pool, pace: _Pace) -> None:
         now, known = self._clock.monotonic(), decode_status(raw)
         scanning = _needs_scan(raw)
-        with_text = known is None or now >= pace.text_at + self._cadence.text_s
+        records = self._books.of_pool(pool.name)
+        with_text = len(records) <= SHORT_TEXT or now >= pace.text_at + self._cadence.text_s
         pace.dirty = pace.urgent = False
         pace.text_dirty = not with_text
-        records = self._books.of_pool(pool.name)
         if scanning:
             found = await marks.scan(self._client, pool.name)
             if pool.edition.terminating and found.is_empty and self._may_act():

@@ -40,6 +40,8 @@ _log = get_logger(__name__)
 TICK_S: Final = 0.25
 # Writes under way at once: enough to free a namespace in seconds, too few to trouble the API server.
 PARALLEL: Final = 8
+# Records looked at in one go; then others have their turn, the renewal of the lease above all.
+STRIDE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +102,26 @@ class Reclaim:
         now = self._clock.monotonic()
         if now - self._swept_at >= self._config.sweep_interval_s:
             self._swept_at = now
-            self.sweep()
+            await self._sweep()
         await self._settle_due()
 
-    def sweep(self) -> None:
+    async def _sweep(self) -> None:
         """Look at every record; what was seen before and is not a suspect any more is cleared."""
         if behind := self._books.behind():
             _log.warning("reclaim_sweep_skipped", behind=behind)
             return
-        records = self._books.records()
-        self._suspects.keep_only({object_name(record.address) for record in records})
-        for record in records:
-            self._look_at(record)
-        was_on, total = self._brake.is_on, self._books.in_use()
+        keys = self._books.keys()
+        self._suspects.keep_only(set(keys))
+        for number, key in enumerate(keys):
+            if number % STRIDE == STRIDE - 1:
+                await self._clock.sleep(0)
+            record = self._books.record(key)
+            if record is not None:
+                self._look_at(record)
+        self._brake_or_not()
+
+    def _brake_or_not(self) -> None:
+        was_on, total = self._brake.is_on, self._books.in_use
         would_free = self._would_free()
         self._brake.sweep({_token(suspect) for suspect in would_free}, total, self._clock.monotonic())
         if self._brake.is_on and not was_on:
@@ -141,7 +150,7 @@ class Reclaim:
         return [suspect for suspect in self._suspects if suspect.subject.verdict.act is Act.RELEASE]
 
     async def _settle_due(self) -> None:
-        waiting, total = len(self._would_free()), self._books.in_use()
+        waiting, total = len(self._would_free()), self._books.in_use
         ready = [
             suspect
             for suspect in self._suspects.due(self._clock.monotonic(), self._config.grace_s)
@@ -188,12 +197,12 @@ class Reclaim:
             await self._remove_endpoint(record)
 
     async def _remove_endpoint(self, record: Record) -> None:
-        """The endpoint goes with the last address of its pod."""
+        """The endpoint goes with the last address of its pod.
+
+        The cache is good enough to know the others: it has our own writes, and a UID that is gone claims nothing new.
+        """
         holder = record.holder
-        if holder is None:
-            return
-        others = await self._hands.ledger.of_pod(holder.namespace, holder.pod)
-        if any(stands_for(other, holder.pod_uid) for other in others):
+        if holder is None or any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
             return
         await self._hands.endpoints.remove(holder.namespace, holder.pod, holder.pod_uid)
         self._hands.receipts.endpoint_removed(holder.namespace, holder.pod, holder.pod_uid)

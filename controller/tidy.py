@@ -145,8 +145,8 @@ class OrphanEndpoints:
         self._suspects.clear(suspect.key)
         found = suspect.subject
         try:
-            records = await self._hands.ledger.of_pod(found.namespace, found.name)
             pod = await self._hands.witness.pod(found.namespace, found.name)
+            records = self._books.of_pod(found.pod_uid)
             if _any_stands(records, found) or not is_gone(found.pod_uid, pod) or not self._hands.may_act():
                 return
             await self._hands.endpoints.remove(found.namespace, found.name, found.pod_uid)
