@@ -47,7 +47,8 @@ class Neighbours:
             raise NotReadyError(f"the {self._resource.plural} are not known yet: try again")
         now = self._clock.monotonic()
         self._recent = {name: entry for name, entry in self._recent.items() if now - entry[0] < RECENT_S}
-        return list({**self._extents, **{name: extent for name, (_, extent) in self._recent.items()}}.values())
+        # Both the stored and the admitted form of an object stand: which of them will stay is not known yet.
+        return [*self._extents.values(), *(extent for _, extent in self._recent.values())]
 
     def admitted(self, obj: Object) -> None:
         """Count the object, which is about to be stored, as standing."""
@@ -55,11 +56,16 @@ class Neighbours:
         if extent is not None and extent.name:
             self._recent[extent.name] = (self._clock.monotonic(), extent)
 
-    def is_recent(self, name: str) -> bool:
-        return name in self._recent
+    def forget(self, name: str) -> None:
+        """The object is about to be deleted: what was admitted of it no longer counts."""
+        self._recent.pop(name, None)
+
+    def is_recent(self, extent: Extent) -> bool:
+        entry = self._recent.get(extent.name)
+        return entry is not None and entry[1] == extent
 
     async def read(self, name: str) -> Extent | None:
-        """What stands now, by a live read; the cache learns of it."""
+        """What stands now, by a live read."""
         try:
             live = await self._client.get(self._resource, name)
         except errors.NotFound:

@@ -71,6 +71,8 @@ class Rules:
     async def mutate(self, request: Request) -> Verdict:
         if request.operation not in ("CREATE", "UPDATE"):
             return Allowed()
+        if _is_settled(request):
+            return _fixed(request) or Allowed()
         completed = OWN_RULES[request.kind].complete(request.new)
         denied = await self._judge(request, completed)
         return denied or Allowed(patch_of(request.new, completed))
@@ -80,17 +82,16 @@ class Rules:
             return self._deletion(request)
         if request.operation is None:
             return Allowed()
+        if _is_settled(request):
+            return _fixed(request) or Allowed()
         denied = await self._judge(request, request.new)
-        if denied is None and not request.is_dry_run:
-            self._remember(request)
+        known = self._known(request.kind)
+        if denied is None and known is not None and not request.is_dry_run:
+            # No await lies between the last look at the neighbours and this.
+            known.admitted({**request.new, "kind": request.kind})
         return denied or Allowed()
 
     async def _judge(self, request: Request, new: Object) -> Denied | None:
-        if request.operation == "UPDATE":
-            if _is_unchanged(request):
-                return None
-            if _is_terminating(request.new):
-                return _terminating(request)
         problems = self._own_problems(request, new)
         clashes, taken = await self._clashes(request, new)
         if taken:
@@ -107,25 +108,22 @@ class Rules:
 
     async def _clashes(self, request: Request, new: Object) -> tuple[list[Clash], bool]:
         """What other objects forbid, each confirmed by a live read; and whether the name of a new one is taken."""
-        if request.kind not in ("SpiderIPPool", "SpiderSubnet"):
+        own = self._known(request.kind)
+        if own is None:
             return [], False
-        own = self._pools if request.kind == "SpiderIPPool" else self._subnets
-        standing = own.all()
         is_new = request.operation == "CREATE"
-        if is_new and any(other.name == request.name for other in standing) and await own.read(request.name):
+        if is_new and any(other.name == request.name for other in own.all()) and await own.read(request.name):
             return [], True
         mine = extent_of({**new, "kind": request.kind})
         if mine is None:
             return [], False
-        live: dict[tuple[str, str], Extent | None] = {}
+        live: dict[Extent, Extent | None] = {}
         # While one suspect is read, another may be admitted: nothing is decided before every suspect of the last
         # look has been read.
-        while unread := [
-            other for other in self._suspects(mine, is_new=is_new) if (other.kind, other.name) not in live
-        ]:
+        while unread := [other for other in self._suspects(mine, is_new=is_new) if other not in live]:
             for other in unread:
-                live[other.kind, other.name] = await self._live(other)
-        standing = [extent for extent in live.values() if extent is not None]
+                live[other] = await self._live(other)
+        standing = {extent for extent in live.values() if extent is not None}
         return self._compare(mine, standing, is_new=is_new), False
 
     def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
@@ -143,30 +141,40 @@ class Rules:
         return subnet_clashes(mine, subnets, pools) if is_new else []
 
     async def _live(self, neighbour: Extent) -> Extent | None:
-        """The neighbour as it stands now. What this replica just admitted may not be stored yet, and counts."""
-        known = self._pools if neighbour.kind == "SpiderIPPool" else self._subnets
-        is_recent = known.is_recent(neighbour.name)
-        live = await known.read(neighbour.name)
-        return neighbour if live is None and is_recent else live
+        """The neighbour as it stands now. What was admitted a moment ago may not be stored yet, and counts as it is."""
+        known = self._known(neighbour.kind)
+        return neighbour if known is None or known.is_recent(neighbour) else await known.read(neighbour.name)
 
-    def _remember(self, request: Request) -> None:
-        # No await lies between the last look at the neighbours and this.
-        if request.kind == "SpiderIPPool":
-            self._pools.admitted(request.new)
-        elif request.kind == "SpiderSubnet":
-            self._subnets.admitted(request.new)
+    def _known(self, kind: str) -> Neighbours | None:
+        return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)
 
     def _deletion(self, request: Request) -> Verdict:
-        if not self._policy.protects_deletion or request.kind not in ("SpiderIPPool", "SpiderSubnet"):
+        known = self._known(request.kind)
+        if known is None:
             return Allowed()
         why = validation.validate_deletion({**request.old, "kind": request.kind})
-        if why is None:
-            return Allowed()
-        return Denied(403, "Forbidden", f'{request.plural}.{request.group} "{request.name}" is forbidden: {why}')
+        if why is not None and self._policy.protects_deletion:
+            return _forbidden(request, why)
+        if not request.is_dry_run:
+            known.forget(request.name)
+        return Allowed()
+
+
+def _is_settled(request: Request) -> bool:
+    """Whether there is nothing to judge: only metadata differs, however wrong the rest is, or the object goes."""
+    return request.operation == "UPDATE" and (_is_unchanged(request) or _is_terminating(request.new))
+
+
+def _fixed(request: Request) -> Denied | None:
+    """Who changes the spec of what is being deleted is late, unless he takes our finalizer off: it is gone then."""
+    metadata = request.new.get("metadata") or {}
+    is_ours = request.kind in ("SpiderIPPool", "SpiderSubnet")
+    if _is_unchanged(request) or (is_ours and defaulting.FINALIZER not in (metadata.get("finalizers") or [])):
+        return None
+    return _forbidden(request, "it is being deleted, its spec is fixed")
 
 
 def _is_unchanged(request: Request) -> bool:
-    """Whether only metadata differs: then the object is nobody's business here, however old and wrong it is."""
     part = "status" if request.kind == "SpiderEndpoint" else "spec"
     return part in request.new and part in request.old and bool(request.new[part] == request.old[part])
 
@@ -176,10 +184,5 @@ def _is_terminating(obj: Object) -> bool:
     return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
 
 
-def _terminating(request: Request) -> Denied | None:
-    """Who takes our finalizer off may change what he likes; the object is gone then."""
-    finalizers = request.new["metadata"].get("finalizers") or []
-    if request.kind in ("SpiderIPPool", "SpiderSubnet") and defaulting.FINALIZER not in finalizers:
-        return None
-    message = f'{request.plural}.{request.group} "{request.name}" is forbidden: it is being deleted, its spec is fixed'
-    return Denied(403, "Forbidden", message)
+def _forbidden(request: Request, why: str) -> Denied:
+    return Denied(403, "Forbidden", f'{request.plural}.{request.group} "{request.name}" is forbidden: {why}')
