@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from devcluster.workspace import Workspace
 
 NAMESPACE = "spiderpool"
-WEBHOOK_CONFIGURATION = "spiderpool-webhook"
 READY_WITHIN_S = 20.0
 
 # Keys of the original's ConfigMap. tuneSysctlConfig is off: these agents run in the host's namespaces.

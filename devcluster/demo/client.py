@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,7 +13,7 @@ from devcluster.demo.kubectl import Output
 from devcluster.waiting import WaitError, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
@@ -24,7 +24,8 @@ TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 NAMESPACE = "default"
 # A CRD that was just created is served a moment later.
 KNOWN_WITHIN_S = 10.0
-GONE_WITHIN_S = 30.0
+# A pool waits until its last address has cooled down: 30 s and a little.
+GONE_WITHIN_S = 60.0
 READY_WITHIN_S = 30.0
 
 
@@ -58,7 +59,8 @@ class ThroughClient:
             case ["apply", path]:
                 done = await self._each(path, self._apply)
             case ["delete", path] if flags[:1] in (["-f"], ["-k"]):
-                done = await self._each(path, self._delete_source)
+                wait, lenient = "--wait=false" not in flags, "--ignore-not-found" in flags
+                done = await self._each(path, lambda source: self._delete_source(source, wait=wait, lenient=lenient))
             case ["delete", kind, name]:
                 done = await self._delete(kind, name, force="--force" in flags)
             case ["get", kinds]:
@@ -71,15 +73,15 @@ class ThroughClient:
                 raise UsageError(f"kubectl {' '.join(words)} needs kubectl")
         return done
 
-    async def _each(self, path: str, work: Any) -> Output:
+    async def _each(self, path: str, work: Callable[[_Source], Awaitable[str]]) -> Output:
         lines, status = [], 0
         for source in sources(self._folder / path, path):
             try:
                 lines.append(await work(source))
             except errors.ApiError as error:
-                lines.append(_told(error, f'error when creating "{source.path}": '))
+                lines.append(_told(error, f'error in "{source.path}": '))
                 status = 1
-        return Output(status, "\n".join(lines))
+        return Output(status, "\n".join(filter(None, lines)))
 
     async def _apply(self, source: _Source) -> str:
         resource = await self._resource_of(source.obj)
@@ -94,21 +96,33 @@ class ThroughClient:
         same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
         return f"{_display(resource)}/{meta['name']} {'unchanged' if same else 'configured'}"
 
-    async def _delete_source(self, source: _Source) -> str:
+    async def _delete_source(self, source: _Source, *, wait: bool, lenient: bool) -> str:
         resource = await self._resource_of(source.obj)
-        meta = source.obj["metadata"]
-        await self._remove(resource, meta["name"], meta.get("namespace", NAMESPACE), grace=None)
-        return f'{_display(resource)} "{meta["name"]}" deleted'
+        name, namespace = source.obj["metadata"]["name"], source.obj["metadata"].get("namespace", NAMESPACE)
+        try:
+            uid = await self._remove(resource, name, namespace, grace=None)
+        except errors.NotFound:
+            if lenient:
+                return ""
+            raise
+        if wait:
+            await self._wait_gone(resource, name, namespace, uid)
+        return f'{_display(resource)} "{name}" deleted'
 
     async def _delete(self, kind: str, name: str, *, force: bool) -> Output:
         resource = await self._resource_named(kind)
-        await self._remove(resource, name, NAMESPACE, grace=0 if force else None)
+        uid = await self._remove(resource, name, NAMESPACE, grace=0 if force else None)
+        await self._wait_gone(resource, name, NAMESPACE, uid)
         return Output(0, f'{_display(resource)} "{name}" {"force deleted" if force else "deleted"}')
 
-    async def _remove(self, resource: Resource, name: str, namespace: str, *, grace: int | None) -> None:
+    async def _remove(self, resource: Resource, name: str, namespace: str, *, grace: int | None) -> str:
         where = namespace if resource.namespaced else None
         uid = (await self._client.get(resource, name, namespace=where))["metadata"]["uid"]
         await self._client.delete(resource, name, namespace=where, grace_period_s=grace, propagation="Background")
+        return str(uid)
+
+    async def _wait_gone(self, resource: Resource, name: str, namespace: str, uid: str) -> None:
+        where = namespace if resource.namespaced else None
 
         async def gone() -> bool:
             try:

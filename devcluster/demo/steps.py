@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from allocator.kube import errors, resources
+from allocator.kube import resources
 from devcluster import services
 from devcluster.demo import observe
 from devcluster.demo.show import DemoError
@@ -137,7 +136,7 @@ class Demo:
         await show.run("get", "spiderippools")
         left = FEWER_WEB_PODS + DB_PODS
         show.proved(
-            f"{left} pods, {left} addresses in use in each pool; the others are free again after cooling for 30 s"
+            f"{left} pods, {left} addresses in use in each pool; the others cool down for 30 s and are taken last"
         )
         await self._replace()
         await self._crash()
@@ -163,13 +162,10 @@ class Demo:
         show = self.show
         with show.waiting("pools wait until their last address has cooled down"):
             await show.run("delete", "-k", "manifests/samples")
-        await self.processes.stop_all()
-        for resource in (resources.MUTATING_WEBHOOKS, resources.VALIDATING_WEBHOOKS):
-            with contextlib.suppress(errors.NotFound):
-                await self.cluster.client.delete(resource, services.WEBHOOK_CONFIGURATION)
+        await self.processes.stop_all()  # the webhook takes its registration with it
         for node in self.cluster.nodes:
             await show.run("delete", "node", node)
-        await show.run("delete", "-k", "manifests/base")
+        await show.run("delete", "-k", "manifests/base", "--ignore-not-found")
         await show.run("delete", "-k", "manifests/crds")
 
     async def _replace(self) -> None:
