@@ -101,7 +101,9 @@ class Handlers:
 
     async def _write(self, request: web.Request, target: Target, user: Object) -> web.Response:
         query = request.query
-        body, duplicates = await read_body(request)
+        # Reviews are answered alike whatever they ask, and kubectl asks in protobuf.
+        is_review = target.rt.verbs == ("create",)
+        body, duplicates = ({}, []) if is_review else await read_body(request)
         validation = _VALIDATIONS.get(query.get("fieldValidation", ""))
         if validation is None:
             given = query["fieldValidation"]

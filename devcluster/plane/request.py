@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from devcluster.plane import problems
+from devcluster.plane import problems, protobuf
 from devcluster.plane.problems import Object
 from devcluster.plane.registry import Registry, ResourceType
 from devcluster.plane.views import View
@@ -92,8 +92,16 @@ async def read_body(request: web.Request) -> tuple[Any, list[str]]:
         except yaml.YAMLError as error:
             raise problems.bad_request(f"error parsing YAML: {error}") from error
     if request.content_type == "application/vnd.kubernetes.protobuf":
-        raise problems.unsupported_media_type(ACCEPTED)
+        return _decode_protobuf(data), []
     return _decode(data)
+
+
+def _decode_protobuf(data: bytes) -> Object:
+    try:
+        return protobuf.decode(data)
+    except (protobuf.Unreadable, UnicodeDecodeError) as error:
+        hint = f"protobuf with {error} is not understood: send the object as a file, kubectl create -f"
+        raise problems.unsupported_media_type(ACCEPTED, hint) from error
 
 
 def _decode(data: bytes) -> tuple[Any, list[str]]:

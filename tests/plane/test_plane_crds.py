@@ -37,7 +37,8 @@ async def test_unknown_fields_are_dropped_and_defaults_set(kube: KubeClient, wid
         ),
         pytest.param(
             {"parts": [{"name": 5}]},
-            'spec.parts[0].name: Invalid value: "integer": spec.parts[0].name in body must be of type string: "integer"',
+            'spec.parts[0].name: Invalid value: "integer": '
+            'spec.parts[0].name in body must be of type string: "integer"',
             id="type inside a list",
         ),
         pytest.param(
