@@ -1,0 +1,133 @@
+"""Certificates in a Secret, shared by replicas; and the rights that the manifests give."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from allocator.kube import errors
+from allocator.kube.resources import MUTATING_WEBHOOKS, SECRETS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
+from allocator.runtime.clock import SystemClock
+from certs.reload import Keeper
+from certs.store import SECRET_NAME, SecretStore
+from tests.plane.support import eventually
+from tests.plane.webhooks import pool, running_webhook
+from webhook.registration import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from allocator.kube.client import KubeClient
+    from devcluster.plane import Plane
+    from tests.plane.support import Kubectl
+
+BASE = Path(__file__).resolve().parents[2] / "manifests" / "base"
+NAMES = ["spiderpool-webhook.spiderpool.svc"]
+
+
+async def secret(kube: KubeClient, namespace: str) -> dict[str, str]:
+    data = (await kube.get(SECRETS, SECRET_NAME, namespace=namespace))["data"]
+    return {key: base64.b64decode(text).decode() for key, text in data.items()}
+
+
+async def test_replicas_that_start_together_share_one_authority(kube: KubeClient, namespace: str) -> None:
+    keepers = [Keeper(SecretStore(kube, namespace), NAMES, SystemClock()) for _ in range(5)]
+    async with asyncio.TaskGroup() as group:
+        for keeper in keepers:
+            group.create_task(keeper.start())
+    kept = await secret(kube, namespace)
+    assert {keeper.ca_bundle for keeper in keepers} == {kept["ca.crt"]}
+    assert (await kube.get(SECRETS, SECRET_NAME, namespace=namespace))["type"] == "kubernetes.io/tls"
+
+
+async def test_another_name_renews_the_certificate_for_everybody(kube: KubeClient, namespace: str) -> None:
+    first = Keeper(SecretStore(kube, namespace), NAMES, SystemClock(), poll_s=0.02)
+    await first.start()
+    before = await secret(kube, namespace)
+    await Keeper(SecretStore(kube, namespace), ["10.1.2.3"], SystemClock()).start()
+    after = await secret(kube, namespace)
+    assert after["ca.crt"] == before["ca.crt"]
+    assert after["tls.crt"] != before["tls.crt"]
+    await first.start()
+    assert await secret(kube, namespace) == after
+
+
+async def test_a_secret_of_cert_manager_is_served_and_left_alone(kube: KubeClient, namespace: str) -> None:
+    maker = Keeper(SecretStore(kube, namespace), NAMES, SystemClock())
+    await maker.start()
+    given = await kube.get(SECRETS, SECRET_NAME, namespace=namespace)
+    del given["data"]["ca.key"]
+    await kube.replace(SECRETS, given)
+    await Keeper(SecretStore(kube, namespace), ["another.name"], SystemClock()).start()
+    assert (await secret(kube, namespace)).keys() == {"ca.crt", "tls.crt", "tls.key"}
+
+
+@pytest.fixture
+async def account(plane: Plane, kube: KubeClient, kubectl: Kubectl, tmp_path: Path) -> AsyncIterator[Path]:
+    """A kubeconfig of the service account that the manifests make for the webhook, and its rights."""
+    await kubectl("apply", "-k", str(BASE))
+    token = (await kubectl("create", "token", "spiderpool-webhook", "-n", "spiderpool")).strip()
+    document = yaml.safe_load(plane.kubeconfig.read_text())
+    document["users"] = [{"name": user["name"], "user": {"token": token}} for user in document["users"]]
+    path = tmp_path / "account.kubeconfig"
+    path.write_text(yaml.safe_dump(document))
+    yield path
+    with contextlib.suppress(errors.NotFound):
+        await kube.delete(SECRETS, SECRET_NAME, namespace="spiderpool")
+
+
+@pytest.mark.real_plane
+async def test_the_rights_of_the_manifests_suffice(account: Path, kube: KubeClient, tmp_path: Path) -> None:
+    options = ("--register", "service", "--namespace", "spiderpool")
+    with running_webhook(account, tmp_path / "w", *options, in_secret=True) as webhook:
+
+        async def is_registered() -> bool:
+            return len(webhook.lines("registered")) == 2
+
+        await eventually(is_registered)
+        kept = await secret(kube, "spiderpool")
+        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+            registration = await kube.get(resource, NAME)
+            client = registration["webhooks"][0]["clientConfig"]
+            assert client["service"]["name"] == "spiderpool-webhook"
+            assert base64.b64decode(client["caBundle"]).decode() == kept["ca.crt"]
+            registration["webhooks"][0]["clientConfig"]["caBundle"] = ""
+            await kube.replace(resource, registration)
+
+        async def is_put_right() -> bool:
+            return len(webhook.lines("registration_put_right")) == 2
+
+        await eventually(is_put_right)
+        assert not webhook.lines("registration_failed")
+        assert not webhook.lines("watch_failed")
+    # The Service has other replicas behind it: the registration stays.
+    assert await kube.get(VALIDATING_WEBHOOKS, NAME)
+
+
+@pytest.mark.real_plane
+async def test_our_own_accounts_are_not_asked(
+    account: Path, kube: KubeClient, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    options = ("--register", "service", "--namespace", "spiderpool")
+    await kube.create(SPIDER_IP_POOLS, pool("a", subnet="10.20.0.0/16"))
+    with running_webhook(account, tmp_path / "w", *options, in_secret=True) as webhook:
+
+        async def is_registered() -> bool:
+            return len(webhook.lines("registered")) == 2
+
+        await eventually(is_registered)
+
+        # Nothing answers behind the Service here, so whoever is asked about is refused.
+        async def is_refused_to_others() -> bool:
+            out = await kubectl("patch", "sp", "a", "--type=merge", "-p", '{"spec":{"disable":true}}', check=False)
+            return "failed calling webhook" in out or "no endpoints available" in out
+
+        await eventually(is_refused_to_others)
+        me = "--as=system:serviceaccount:spiderpool:spiderpool-controller"
+        await kubectl("patch", "sp", "a", "--type=merge", "-p", '{"spec":{"default":true}}', me)
