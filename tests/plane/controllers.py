@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from allocator.domain.addresses import object_name, parse_address
 from allocator.kube.codec import encode_time
 from allocator.kube.errors import NotFound
-from allocator.kube.resources import LEASES, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
+from allocator.kube.resources import LEASES, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, STATEFUL_SETS
 from devcluster.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 API = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
+# The UID of no pod.
+NOBODY = "00000000-0000-0000-0000-000000000000"
 STOP_S = 15.0
 # A lease that changes hands in seconds, so that tests of it need no more.
 QUICK_LEASE = {
@@ -38,18 +40,19 @@ QUICK_LEASE = {
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
     log: Path
 
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        """What it logged under this event."""
+    def lines(self, event: str, **fields: str) -> list[dict[str, Any]]:
+        """What it logged under this event, with these fields."""
+        wanted = {"event": event, **fields}
         logged = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in logged if line.get("event") == event]
+        return [line for line in logged if wanted.items() <= line.items()]
 
-    async def logged(self, event: str, *, within_s: float = 20.0) -> dict[str, Any]:
+    async def logged(self, event: str, *, within_s: float = 20.0, **fields: str) -> dict[str, Any]:
         async def look() -> dict[str, Any] | None:
-            assert self.process.returncode is None, self.log.read_text()[-3000:]
-            return next(iter(self.lines(event)), None)
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            return next(iter(self.lines(event, **fields)), None)
 
         return await until(look, within_s=within_s, what=f"the controller to log {event}")
 
@@ -60,10 +63,10 @@ class Controller:
         self.process.send_signal(signal.SIGCONT)
 
 
-@contextlib.asynccontextmanager
-async def running_controller(
+@contextlib.contextmanager
+def running_controller(
     kubeconfig: Path, namespace: str, directory: Path, *arguments: str, identity: str = "one", **environ: str
-) -> AsyncIterator[Controller]:
+) -> Iterator[Controller]:
     """The controller as a process of its own, with short times; SIGTERM at the end, and then it must go in time."""
     log = directory / f"{identity}.log"
     command = [
@@ -72,17 +75,15 @@ async def running_controller(
         "--reuse-delay", "1", "--log-level", "debug", *arguments,
     ]  # fmt: skip
     with log.open("ab") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *command, stderr=stderr, env={**os.environ, **QUICK_LEASE, "PYTHONWARNINGS": "error", **environ}
+        process = subprocess.Popen(
+            command, stderr=stderr, env={**os.environ, **QUICK_LEASE, "PYTHONWARNINGS": "error", **environ}
         )
     try:
         yield Controller(process, log)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(STOP_S)
 
 
 async def leader_of(kube: KubeClient, namespace: str) -> str:
@@ -143,6 +144,16 @@ def slot_of(stateful_set: Object, ordinal: int) -> dict[str, Any]:
         "name": meta["name"],
         "ordinal": ordinal,
     }
+
+
+async def make_stateful_set(kube: KubeClient, namespace: str, replicas: int) -> Object:
+    labels = {"app": "db"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "none"}]}}
+    spec = {"replicas": replicas, "serviceName": "db", "selector": {"matchLabels": labels}, "template": template}
+    meta = {"name": "db", "namespace": namespace}
+    return await kube.create(
+        STATEFUL_SETS, {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": spec}
+    )
 
 
 async def make_endpoint(kube: KubeClient, pod: Object, pool: str, text: str) -> Object:

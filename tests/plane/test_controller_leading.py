@@ -22,6 +22,7 @@ from controller.witness import Witness
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import (
+    NOBODY,
     leader_of,
     make_pool,
     make_record,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
 GRACE_S = 20.0
 
 
@@ -52,8 +52,8 @@ async def pool(kube: KubeClient) -> str:
 async def test_of_two_replicas_one_leads_and_the_other_takes_over_when_it_ends(
     kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
 ) -> None:
-    async with running_controller(plane.kubeconfig, namespace, tmp_path, identity="two") as two:
-        async with running_controller(plane.kubeconfig, namespace, tmp_path, identity="one") as one:
+    with running_controller(plane.kubeconfig, namespace, tmp_path, identity="two") as two:
+        with running_controller(plane.kubeconfig, namespace, tmp_path, identity="one") as one:
 
             async def leader() -> str:
                 return await leader_of(kube, namespace)
@@ -74,11 +74,11 @@ async def test_a_leader_that_was_paused_finds_its_verdict_void_when_it_resumes(
 ) -> None:
     await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
     slowly = ("--reclaim-grace", "2")
-    async with running_controller(plane.kubeconfig, namespace, tmp_path, *slowly, identity="one") as one:
+    with running_controller(plane.kubeconfig, namespace, tmp_path, *slowly, identity="one") as one:
         await one.logged("holder_suspected")
         one.pause()
         # The second one leads but frees nothing, so that the record stays as the first one saw it.
-        async with running_controller(
+        with running_controller(
             plane.kubeconfig, namespace, tmp_path, identity="two", SPIDERPOOL_GC_IP_ENABLED="false"
         ) as two:
             await two.logged("leading")
@@ -97,15 +97,13 @@ async def test_the_probes_answer_on_the_originals_paths(
     kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
 ) -> None:
     listen = ("--health-listen", "127.0.0.1:0")
-    async with (
-        running_controller(plane.kubeconfig, namespace, tmp_path, *listen) as running,
-        aiohttp.ClientSession() as session,
-    ):
+    with running_controller(plane.kubeconfig, namespace, tmp_path, *listen) as running:
         host, port = (await running.logged("health_listening"))["addresses"][0]
         await running.logged("leading")
-        for probe in ("startup", "readiness", "liveness"):
-            async with session.get(f"http://{host}:{port}/v1/runtime/{probe}") as answer:
-                assert answer.status == 200, await answer.text()
+        async with aiohttp.ClientSession() as session:
+            for probe in ("startup", "readiness", "liveness"):
+                async with session.get(f"http://{host}:{port}/v1/runtime/{probe}") as answer:
+                    assert answer.status == 200, await answer.text()
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import (
     API,
     FINALIZER,
+    NOBODY,
     find,
     in_seconds,
     make_pool,
@@ -23,24 +24,20 @@ from tests.plane.controllers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
     from tests.plane.controllers import Controller
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
+SLOWLY = ("--reclaim-grace", "20", "--sweep-interval", "20")
 
 
-@pytest.fixture
-async def controller(plane: Plane, kube: KubeClient, namespace: str, tmp_path: Path) -> AsyncIterator[Controller]:
-    """Reclaim is as slow as by default: these tests are about pools."""
-    await make_node(kube, "node-1")
-    arguments = ("--reclaim-grace", "20", "--sweep-interval", "20")
-    async with running_controller(plane.kubeconfig, namespace, tmp_path, *arguments) as running:
-        await running.logged("leading")
+@pytest.fixture(scope="module")
+def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """One for all tests of this file. Its reclaim is as slow as by default: these tests are about pools."""
+    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller"), *SLOWLY) as running:
         yield running
 
 
@@ -85,6 +82,7 @@ async def test_claims_and_releases_show_in_counts_and_text(
 ) -> None:
     await make_pool(kube, "a", "10.30.0.1-10.30.0.10")
     await until_status(kube, "a", bool)
+    await make_node(kube, "node-1")
     pod = await make_pod(kube, namespace, "cart", "node-1")
     await make_record(kube, "10.30.0.5", "a", namespace, "cart", pod["metadata"]["uid"])
     status = await until_status(kube, "a", lambda status: "allocatedIPs" in status)

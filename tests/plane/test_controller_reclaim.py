@@ -11,11 +11,13 @@ from allocator.kube.resources import EVENTS, PODS, SPIDER_ENDPOINTS, STATEFUL_SE
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import (
+    NOBODY,
     find,
     in_seconds,
     make_endpoint,
     make_pool,
     make_record,
+    make_stateful_set,
     running_controller,
     slot_of,
     state_of,
@@ -23,8 +25,7 @@ from tests.plane.controllers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import Iterator
     from typing import Any
 
     from allocator.kube.client import KubeClient
@@ -32,20 +33,18 @@ if TYPE_CHECKING:
     from devcluster.plane import Plane
     from tests.plane.controllers import Controller
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
 
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 async def pool(kube: KubeClient) -> str:
     await make_node(kube, "node-1")
     await make_pool(kube, "reclaim", "10.30.0.1-10.30.0.250")
     return "reclaim"
 
 
-@pytest.fixture
-async def controller(plane: Plane, namespace: str, pool: str, tmp_path: Path) -> AsyncIterator[Controller]:
-    async with running_controller(plane.kubeconfig, namespace, tmp_path) as running:
-        await running.logged("leading")
+@pytest.fixture(scope="module")
+def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """One for all tests of this file: each cleans up what it made."""
+    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
         yield running
 
 
@@ -66,16 +65,6 @@ async def set_status(kube: KubeClient, pod: Object, **status: Any) -> None:
     await kube.patch(PODS, meta["name"], {"status": status}, namespace=meta["namespace"], subresource="status")
 
 
-async def make_stateful_set(kube: KubeClient, namespace: str, replicas: int) -> Object:
-    labels = {"app": "db"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "none"}]}}
-    spec = {"replicas": replicas, "serviceName": "db", "selector": {"matchLabels": labels}, "template": template}
-    meta = {"name": "db", "namespace": namespace}
-    return await kube.create(
-        STATEFUL_SETS, {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": spec}
-    )
-
-
 async def test_the_address_of_a_deleted_pod_cools_and_is_then_forgotten(
     kube: KubeClient, namespace: str, controller: Controller
 ) -> None:
@@ -92,8 +81,8 @@ async def test_a_release_leaves_a_line_and_an_event_with_all_it_rested_on(
     held = await find(kube, "10.30.0.1")
     assert held is not None
     await remove_pod(kube, pod)
-    line = await controller.logged("address_released")
-    assert (line["address"], line["pool"], line["pod"]) == ("10.30.0.1", "reclaim", f"{namespace}/cart")
+    line = await controller.logged("address_released", pod=f"{namespace}/cart")
+    assert (line["address"], line["pool"]) == ("10.30.0.1", "reclaim")
     assert (line["pod_uid"], line["reason"]) == (pod["metadata"]["uid"], "PodMissing")
     assert line["resource_version"] == held["metadata"]["resourceVersion"]
     assert line["first_sighting"] < line["second_sighting"]
@@ -146,8 +135,8 @@ async def test_a_terminating_pod_loses_its_address_after_its_grace_and_not_befor
         meta = pod["metadata"]
         await kube.delete(PODS, meta["name"], namespace=namespace, grace_period_s=grace_s)
     await until_state(kube, "10.30.0.2", "Cooling", "")
-    released = controller.lines("address_released")
-    assert [(line["pod"], line["reason"]) for line in released] == [(f"{namespace}/hasty", "PodTerminationOverdue")]
+    line = await controller.logged("address_released", pod=f"{namespace}/hasty")
+    assert line["reason"] == "PodTerminationOverdue"
     assert await state_of(kube, "10.30.0.1") == "Held"
 
 
@@ -163,17 +152,6 @@ async def test_the_slot_of_a_stateful_set_keeps_its_address_until_it_is_scaled_a
     await kube.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}}, namespace=namespace)
     await until_state(kube, "10.30.0.2", "Cooling", "")
     assert await state_of(kube, "10.30.0.1") == "Retained"
-
-
-async def test_without_static_addresses_a_slot_is_an_ordinary_holder(
-    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
-) -> None:
-    stateful_set = await make_stateful_set(kube, namespace, replicas=1)
-    await make_record(kube, "10.30.0.1", pool, namespace, "db-0", NOBODY, slot=slot_of(stateful_set, 0))
-    conf = tmp_path / "conf.yml"
-    conf.write_text("enableStatefulSet: false\n")
-    async with running_controller(plane.kubeconfig, namespace, tmp_path, "--config", str(conf)):
-        await until_state(kube, "10.30.0.1", "Cooling", "")
 
 
 async def test_conflicts_and_quarantine_are_left_to_people(
@@ -228,30 +206,3 @@ async def test_an_endpoint_of_a_gone_pod_without_any_address_goes_too_and_that_o
     await remove_pod(kube, gone)
     await until_no_endpoint(kube, namespace, "gone")
     assert await kube.get(SPIDER_ENDPOINTS, "alive", namespace=namespace)
-
-
-async def test_reclaim_that_is_switched_off_frees_nothing(
-    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
-) -> None:
-    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
-    await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY, state="Cooling", until=in_seconds(3))
-    async with running_controller(plane.kubeconfig, namespace, tmp_path, SPIDERPOOL_GC_IP_ENABLED="false") as running:
-        await running.logged("reclaim_off")
-        await until_state(kube, "10.30.0.2", "")
-    assert await state_of(kube, "10.30.0.1") == "Held"
-
-
-async def test_a_sweep_that_would_free_too_much_frees_nothing_at_first(
-    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
-) -> None:
-    texts = [f"10.30.0.{number}" for number in range(1, 61)]
-    for text in texts:
-        await make_record(kube, text, pool, namespace, "ghost", NOBODY)
-    cools = in_seconds(4)
-    await make_record(kube, "10.30.0.100", pool, namespace, "ghost", NOBODY, state="Cooling", until=cools)
-    async with running_controller(plane.kubeconfig, namespace, tmp_path) as running:
-        line = await running.logged("reclaim_braked")
-        assert (line["would_free"], line["in_use"]) == (60, 60)
-        # Many a sweep and grace later:
-        await until_state(kube, "10.30.0.100", "")
-        assert {await state_of(kube, text) for text in texts} == {"Held"}
