@@ -41,6 +41,8 @@ _MERGED_SETS = {"finalizers", "podCIDRs"}
 
 
 def apply_json(obj: Object, operations: Any) -> Object:
+    if not isinstance(operations, list):
+        raise problems.bad_request("error decoding patch: it is no list of operations")
     try:
         patched = jsonpatch.apply_patch(obj, operations)
     except jsonpatch.InvalidJsonPatch as error:

@@ -106,7 +106,10 @@ def _says_something(value: int | bytes) -> bool:
     """Go writes zeros and (nested) empty messages for what is not set; those may be passed over."""
     if isinstance(value, int) or not value:
         return bool(value)
-    return any(_says_something(inner) for _, inner in _fields(value))
+    try:
+        return any(_says_something(inner) for _, inner in _fields(value))
+    except Unreadable:  # text, then
+        return True
 
 
 def _message(kind: str, data: bytes) -> Object:
