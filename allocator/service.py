@@ -116,8 +116,15 @@ class Allocator:
 
     async def _allocate_once(self, request: AddRequest) -> tuple[Assigned, ...]:
         pod = await self._living_pod(request)
-        basis = _Basis(await self._world.pools.current(), self._world.reservations.current())
-        decided = plan(request, await self._snapshot(pod, basis))
+        try:
+            basis, decided = await self._planned(request, pod)
+        except errors.NoPool as refusal:
+            if not refusal.unknown:
+                raise
+            # Made a moment ago, perhaps, together with the pod: ahead of the watch.
+            for name in refusal.unknown:
+                await self._world.pools.reread(name)
+            basis, decided = await self._planned(request, pod)
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
         claims = await self._claim_all(request, pod, decided, basis)
         held = (*decided.kept, *moved, *claims)
@@ -150,6 +157,10 @@ class Allocator:
         if pod.node != self._node:
             raise errors.Invalid(f"pod {name} is bound to node {pod.node or '(none)'}, this agent serves {self._node}")
         return pod
+
+    async def _planned(self, request: AddRequest, pod: Pod) -> tuple[_Basis, Plan]:
+        basis = _Basis(await self._world.pools.current(), self._world.reservations.current())
+        return basis, plan(request, await self._snapshot(pod, basis))
 
     async def _snapshot(self, pod: Pod, basis: _Basis) -> Snapshot:
         records = {record.address: record for record in self._world.ledger.own(pod.uid)}

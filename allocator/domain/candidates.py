@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.annotations import PoolNames, pools_of_namespace, pools_of_pod
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Version
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
+
+
+# The filter that a pool fails which nobody has heard of.
+UNKNOWN: Final = "exists"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +94,7 @@ def sift(
     for name in names:
         pool = pools.get(name)
         if pool is None:
-            refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
+            refusals.append(Refusal(name, UNKNOWN, "there is no SpiderIPPool of this name"))
         elif refusal := next(_refusals(pool, subject, around), None):
             refusals.append(refusal)
         else:

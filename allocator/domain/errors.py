@@ -39,7 +39,13 @@ class Invalid(IpamError):
 
 
 class NoPool(IpamError):
+    """`unknown` names the pools that were listed but not found: a cache may not have heard of them yet."""
+
     reason = "NoPoolAvailable"
+
+    def __init__(self, message: str, unknown: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.unknown = unknown
 
 
 class Exhausted(IpamError):

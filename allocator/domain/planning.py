@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
-from allocator.domain.candidates import Subject, listed, sift
+from allocator.domain.candidates import UNKNOWN, Subject, listed, sift
 from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: s
         pools, refusals = sift(listed_names, seen.pools, subject, seen.around)
         if not pools:
             whys = "; ".join(str(refusal) for refusal in refusals)
-            raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}")
+            unknown = tuple(refusal.pool for refusal in refusals if refusal.filter == UNKNOWN)
+            raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}", unknown)
         wants.append(Want(version, pools, refusals))
     if not wants and not have:
         families = ", ".join(f"IPv{version}" for version in sorted(names.by_version))

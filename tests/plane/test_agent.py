@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
+import sys
+import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +31,6 @@ from tests.plane.agents import Agent, make_node, make_pod, running_agent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
@@ -417,6 +420,28 @@ async def test_the_socket_is_for_its_owner_only_and_goes_with_the_agent(
     async with running_agent(plane.kubeconfig, "n1", tmp_path) as running:
         assert stat.S_IMODE(running.socket.stat().st_mode) == 0o600
     assert (running.process.returncode, running.socket.exists()) == (0, False)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which takes root")
+async def test_another_user_is_turned_away_even_where_the_sockets_mode_would_let_him_in(
+    plane: Plane, kube: KubeClient
+) -> None:
+    await make_node(kube, "n1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with running_agent(plane.kubeconfig, "n1", folder) as agent:
+            await asyncio.to_thread(folder.chmod, 0o755)
+            agent.socket.chmod(0o666)
+            ask = (
+                "import os, socket; os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
+                f"s.connect({str(agent.socket)!r}); s.sendall(b'GET /v1/ipam/healthy HTTP/1.0\\r\\n\\r\\n'); "
+                "print(s.makefile().read())"
+            )
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", ask, stdout=asyncio.subprocess.PIPE)
+            out, _ = await process.communicate()
+    assert " 403 " in out.decode().splitlines()[0]
+    assert "user 65534 may not ask" in out.decode()
 
 
 @pytest.mark.timeout(240)

@@ -239,6 +239,12 @@ async def test_a_failed_dual_stack_add_gives_back_the_half_it_had(world: MemoryW
     assert states(world) == {}
 
 
+async def test_a_pool_made_a_moment_ago_is_read_before_the_pod_is_refused(world: MemoryWorld) -> None:
+    world.pools.live["new"] = values.pool("new", "10.20.0.50")
+    (given,) = await world.allocator().allocate(values.request(arrives(world, values.pod(), '{"ipv4": ["new"]}')))
+    assert given.pool == "new"
+
+
 async def test_a_pod_of_another_node_is_refused_by_name(world: MemoryWorld) -> None:
     pod = arrives(world, values.pod(node="n2"))
     with pytest.raises(errors.Invalid, match="bound to node n2, this agent serves n1"):
