@@ -153,27 +153,33 @@ def command(  # noqa: PLR0913 - one parameter for each flag
     kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to serve; default: the pod's own.")] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="The ConfigMap's conf.yml.")] = None,
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT for TLS; [IPv6]:PORT; :PORT for all addresses; port 0 for any.")
-    ] = f":{config.env_int('SPIDERPOOL_WEBHOOK_PORT', DEFAULT_PORT, minimum=0)}",
+        str, typer.Option(help="HOST:PORT for TLS, [IPv6]:PORT, :PORT for all addresses; default: :5722.")
+    ] = "",
     register: Annotated[
         Register, typer.Option(help="Send the API server to this process, to the Service, or leave that alone.")
     ] = Register.SERVICE,
-    namespace: Annotated[str, typer.Option(help="Where the Service, the Secret and our accounts are.")] = "spiderpool",
+    namespace: Annotated[
+        str,
+        typer.Option(envvar="SPIDERPOOL_POD_NAMESPACE", help="Where the Service, the Secret and our accounts are."),
+    ] = "spiderpool",
     cert_dir: Annotated[
         Path | None, typer.Option(help="Keep the certificates here, made when missing, and not in a Secret.")
     ] = None,
     health_listen: Annotated[str, typer.Option(help="HOST:PORT for probes over plain HTTP; 0 for none.")] = "0",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str, typer.Option(envvar="SPIDERPOOL_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "info",
 ) -> None:
     """Admission server for the kinds of Spiderpool: completes and judges what people write."""
-    address = Address.parse(listen)
-    if register is Register.URL and not address.is_reachable:
-        raise typer.BadParameter("--register url needs a HOST in --listen, which the API server can reach")
     try:
         logs.configure(log_level)
         conf = config.load_conf(config_file)
+        port = config.env_int("SPIDERPOOL_WEBHOOK_PORT", DEFAULT_PORT, minimum=0)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    address = Address.parse(listen or f":{port}")
+    if register is Register.URL and not address.is_reachable:
+        raise typer.BadParameter("--register url needs a HOST in --listen, which the API server can reach")
     settings = Config(
         kubeconfig=kubeconfig,
         listen=address,
