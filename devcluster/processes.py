@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster import launch
+from devcluster.waiting import WaitError, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 STOP_TIMEOUT_S = 10.0
-READY_PAUSE_S = 0.05
 TAIL_LINES = 12
 LINE_LIMIT = 400
 
@@ -48,7 +48,9 @@ class Processes:
     async def start(
         self, name: str, command: list[str], *, ready: Callable[[], Awaitable[bool]], within_s: float
     ) -> None:
-        """Start and wait until `ready`. ProcessError when it ends before, or takes too long."""
+        """Start and wait until `ready`. ProcessError when that takes too long; when the process ends meanwhile, this
+        is cancelled, as everything in the body of `processes` is.
+        """
         log = self._logs / f"{name}.log"
         starter = [sys.executable, "-IS", launch.__file__, str(os.getpid())]
         with log.open("ab") as output:
@@ -64,15 +66,10 @@ class Processes:
         running = self._running[name] = _Running(name, log, process)
         self._group.create_task(self._watch(running), name=f"process {name}")
         try:
-            async with asyncio.timeout(within_s):
-                while process.returncode is None:
-                    if await ready():
-                        running.ready = True
-                        return
-                    await asyncio.sleep(READY_PAUSE_S)
-        except TimeoutError:
+            await until(ready, within_s=within_s, what=f"{name} to be ready")
+        except WaitError:
             raise self._failed(running, f"was not ready after {within_s:g} s") from None
-        raise self._failed(running, f"ended with exit status {process.returncode} before it was ready")
+        running.ready = True
 
     async def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL when that does not help: then ProcessError."""
@@ -106,7 +103,8 @@ class Processes:
     async def _watch(self, running: _Running) -> None:
         code = await running.process.wait()
         if not running.stopping:
-            raise self._failed(running, f"ended by itself with exit status {code}")
+            when = "" if running.ready else " before it was ready"
+            raise self._failed(running, f"ended by itself with exit status {code}{when}")
 
     def _failed(self, running: _Running, what: str) -> ProcessError:
         running.stopping = True  # one failure is told once
