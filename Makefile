@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLANE ?= embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit clean lock
+.PHONY: help install demo test lint bench unit clean lock
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -30,6 +30,9 @@ lint: install ## ruff, mypy strict, import contracts
 
 test: lint ## lint and every test (PLANE=envtest runs tests/plane on a real control plane)
 	PLANE=$(PLANE) $(BIN)/python -X dev -m pytest
+
+bench: install ## speed, as ratios measured in one run
+	$(BIN)/python -m tests.bench $(PLANE)
 
 unit: install ## the tests without I/O only
 	$(BIN)/python -m pytest tests/unit
