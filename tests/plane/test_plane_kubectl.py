@@ -230,7 +230,7 @@ async def test_the_manifests_of_our_kinds_are_accepted_and_listed_by_category(pl
     assert await kubectl("get", "spiderpool", "-A") in {"No resources found\n", "No resources found"}
 
 
-@pytest.mark.parametrize("kind", ["pods", "deployments", "statefulsets", "replicasets", "nodes", "leases", "jobs"])
+@pytest.mark.parametrize("kind", ["pods", "deployments", "statefulsets", "replicasets", "leases", "jobs"])
 async def test_built_in_kinds_are_listed(kubectl: Kubectl, namespace: str, kind: str) -> None:
     out = await kubectl("get", kind, "-n", namespace)
     assert "No resources found" in out
