@@ -7,6 +7,7 @@ sees its predecessor's result as prevResult, DEL goes backwards with the final r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -144,20 +145,22 @@ class _Execution:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C in the terminal is for us; we decide what becomes of plugins
+                # Ctrl-C in the terminal is for us: we decide what becomes of a plugin, and of those it calls itself.
+                start_new_session=True,
             )
         try:
             out, err = process.communicate(self._config, timeout=PLUGIN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            self.kill()
             out, err = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def kill(self) -> None:
         with self._lock:
             self._killed = True
-            if self._process is not None:
-                self._process.kill()
+            if self._process is not None and self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _answer(plugin: str, finished: subprocess.CompletedProcess[bytes]) -> dict[str, Any] | None:

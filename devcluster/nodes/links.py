@@ -120,6 +120,13 @@ def names() -> dict[str, str]:
         return {str(link.get("ifname")): str(link.get(("linkinfo", "kind")) or "") for link in route.get_links()}
 
 
+def gateways() -> list[str]:
+    """Of the IPv4 routes of this namespace."""
+    with pyroute2.IPRoute() as route:
+        found = (message.get("gateway") for message in route.get_routes(family=socket.AF_INET))
+        return [str(gateway) for gateway in found if gateway]
+
+
 def _flags(message: Any) -> int:
     return int(message.get("flags") or 0)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -111,30 +110,31 @@ async def test_a_missing_plugin_is_named_with_the_folders_that_were_searched(tmp
         await runtime(tmp_path, "macvlan").add(ATTACHMENT)
 
 
-async def test_a_cancelled_call_kills_the_plugin(tmp_path: Path) -> None:
+async def test_a_cancelled_call_kills_the_plugin_and_what_it_called(tmp_path: Path) -> None:
     plugin(
         tmp_path,
         "slow",
         """
-        with open(os.path.dirname(sys.argv[0]) + "/pid.new", "w") as file:
-            file.write(str(os.getpid()))
+        child = os.spawnv(os.P_NOWAIT, "/bin/sleep", ["sleep", "60"])
+        with open(os.path.dirname(sys.argv[0]) + "/pids.new", "w") as file:
+            file.write(f"{os.getpid()} {child}")
         os.rename(file.name, file.name[:-4])
         time.sleep(60)
         """,
     )
-    pid_file = tmp_path / "pid"
+    pid_file = tmp_path / "pids"
     async with asyncio.TaskGroup() as group:
         adding = group.create_task(runtime(tmp_path, "slow").add(ATTACHMENT), name="add")
         await until_true(pid_file.exists, within_s=20, what="the plugin to run")
         adding.cancel()
 
-    pid = int(pid_file.read_text())
-    await until_true(lambda: not is_running(pid), within_s=5, what="the plugin to be killed")
+    pids = [int(pid) for pid in pid_file.read_text().split()]
+    await until_true(lambda: not any(map(is_running, pids)), within_s=5, what="both to be killed")
 
 
 def is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
         return False
-    return True
+    return state != "Z"
