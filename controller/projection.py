@@ -208,8 +208,9 @@ class Projection:
             scanned=scanning,
             with_text=with_text,
         )
-        if status != known and self._may_act():
-            await self._put(raw, status)
+        if status == known or not self._may_act():
+            return
+        await self._put(raw, status)
         pace.written_at = now
         if with_text:
             pace.text_at = now

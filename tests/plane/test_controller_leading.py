@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from allocator.domain.reclaim import Rules
-from allocator.kube.events import Recorder
-from allocator.kube.ledger import KubeLedger
-from allocator.kube.stores import KubeEndpoints
-from controller.books import Books
-from controller.receipts import Receipts
-from controller.reclaim import Hands, Reclaim, ReclaimConfig
-from controller.witness import Witness
 from devcluster.waiting import until
-from tests.plane.agents import make_node, make_pod
+from tests.plane.agents import make_node
 from tests.plane.controllers import (
     NOBODY,
     leader_of,
@@ -30,10 +18,8 @@ from tests.plane.controllers import (
     state_of,
     until_state,
 )
-from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
@@ -104,95 +90,3 @@ async def test_the_probes_answer_on_the_originals_paths(
             for probe in ("startup", "readiness", "liveness"):
                 async with session.get(f"http://{host}:{port}/v1/runtime/{probe}") as answer:
                     assert answer.status == 200, await answer.text()
-
-
-@asynccontextmanager
-async def reclaiming(
-    kube: KubeClient, clock: FakeClock, *, may_act: Callable[[], bool] = lambda: True, deaf_to_pods: bool = False
-) -> AsyncIterator[Reclaim]:
-    """The loop without its loop: each `turn` is the test's. `deaf_to_pods`: the pod cache lags without end."""
-    books = Books(kube, clock=clock, static_pods=True)
-    rng = random.Random(1)  # noqa: S311 - jitter
-    hands = Hands(
-        ledger=KubeLedger(kube, books.addresses, clock=clock, rng=rng),
-        witness=Witness(kube, books.node_state, clock=clock, rng=rng, static_pods=True),
-        endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
-        receipts=Receipts(Recorder(kube, component="test", clock=clock), namespace="default", lease="none"),
-        may_act=may_act,
-        clock=clock,
-    )
-    config = ReclaimConfig(
-        grace_s=GRACE_S,
-        sweep_interval_s=1,
-        reuse_delay=timedelta(seconds=30),
-        renew_deadline_s=10,
-        rules=Rules(),
-    )
-    reclaim = Reclaim(books, hands, config)
-    async with asyncio.TaskGroup() as group:
-        tasks = {name: group.create_task(cache.run()) for name, cache in books.caches.items()}
-        await books.wait_synced()
-        if deaf_to_pods:
-            tasks["pods"].cancel()
-        yield reclaim
-        for task in tasks.values():
-            task.cancel()
-
-
-async def two_sightings(reclaim: Reclaim, clock: FakeClock) -> None:
-    await reclaim.turn()
-    clock.advance(GRACE_S)
-    await reclaim.turn()
-
-
-async def test_two_sightings_free_and_one_does_not(kube: KubeClient, namespace: str, pool: str) -> None:
-    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
-    clock = FakeClock()
-    async with reclaiming(kube, clock) as reclaim:
-        await reclaim.turn()
-        clock.advance(GRACE_S - 0.1)
-        await reclaim.turn()
-        assert await state_of(kube, "10.30.0.1") == "Held"
-        clock.advance(0.1)
-        await reclaim.turn()
-        assert await state_of(kube, "10.30.0.1") == "Cooling"
-
-
-async def test_who_is_not_sure_to_lead_frees_nothing(kube: KubeClient, namespace: str, pool: str) -> None:
-    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
-    clock = FakeClock()
-    async with reclaiming(kube, clock, may_act=lambda: False) as reclaim:
-        await two_sightings(reclaim, clock)
-        assert await state_of(kube, "10.30.0.1") == "Held"
-
-
-async def test_time_that_passes_between_the_reads_and_the_write_voids_the_verdict(
-    kube: KubeClient, namespace: str, pool: str
-) -> None:
-    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
-    clock = FakeClock()
-
-    def paused_here() -> bool:
-        clock.advance(11)
-        return True
-
-    async with reclaiming(kube, clock, may_act=paused_here) as reclaim:
-        await two_sightings(reclaim, clock)
-        assert await state_of(kube, "10.30.0.1") == "Held"
-
-
-async def test_a_living_pod_that_the_cache_does_not_show_is_seen_by_the_live_read(
-    kube: KubeClient, namespace: str, pool: str
-) -> None:
-    clock = FakeClock()
-    async with reclaiming(kube, clock, deaf_to_pods=True) as reclaim:
-        pod = await make_pod(kube, namespace, "cart", "node-1")
-        await make_record(kube, "10.30.0.1", pool, namespace, "cart", pod["metadata"]["uid"])
-        await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
-
-        async def freed() -> bool:
-            await two_sightings(reclaim, clock)
-            return await state_of(kube, "10.30.0.2") == "Cooling"
-
-        await until(freed, within_s=20, what="the ghost's address to be freed")
-        assert await state_of(kube, "10.30.0.1") == "Held"

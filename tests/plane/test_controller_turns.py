@@ -1,0 +1,232 @@
+"""The leader's loops turn by turn, on a clock that the test moves, against an API server."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from allocator.domain.reclaim import Rules
+from allocator.kube.events import Recorder
+from allocator.kube.ledger import KubeLedger
+from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
+from allocator.kube.stores import KubeEndpoints
+from controller.books import Books
+from controller.projection import Cadence, Projection
+from controller.receipts import Receipts
+from controller.reclaim import Hands, Reclaim, ReclaimConfig
+from controller.tidy import Cooled
+from controller.witness import Witness
+from devcluster.waiting import until, until_true
+from tests.plane.agents import make_node, make_pod
+from tests.plane.controllers import NOBODY, make_pool, make_record, state_of
+from tests.unit.fake_clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from allocator.kube.client import KubeClient
+
+T = TypeVar("T")
+
+GRACE_S = 20.0
+CONFIG = ReclaimConfig(
+    grace_s=GRACE_S, sweep_interval_s=1, reuse_delay=timedelta(seconds=30), renew_deadline_s=10, rules=Rules()
+)
+
+
+@pytest.fixture
+async def pool(kube: KubeClient) -> str:
+    await make_node(kube, "node-1")
+    await make_pool(kube, "turns", "10.30.0.1-10.30.0.250")
+    return "turns"
+
+
+@asynccontextmanager
+async def leading(
+    kube: KubeClient,
+    clock: FakeClock,
+    build: Callable[[Books, Hands], T],
+    *,
+    may_act: Callable[[], bool] = lambda: True,
+    deaf_to_pods: bool = False,
+) -> AsyncIterator[T]:
+    """What `build` makes, once the caches are complete. `deaf_to_pods`: from then on the pod cache lags."""
+    books = Books(kube, clock=clock, static_pods=True)
+    rng = random.Random(1)  # noqa: S311 - jitter
+    hands = Hands(
+        ledger=KubeLedger(kube, books.addresses, clock=clock, rng=rng),
+        witness=Witness(kube, books.node_state, clock=clock, rng=rng, static_pods=True),
+        endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
+        receipts=Receipts(Recorder(kube, component="test", clock=clock), namespace="default", lease="none"),
+        may_act=may_act,
+        clock=clock,
+    )
+    built = build(books, hands)
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(cache.run()) for name, cache in books.caches.items()}
+        await books.wait_synced()
+        if deaf_to_pods:
+            tasks["pods"].cancel()
+        yield built
+        for task in tasks.values():
+            task.cancel()
+
+
+def reclaim(books: Books, hands: Hands) -> Reclaim:
+    return Reclaim(books, hands, CONFIG)
+
+
+async def two_sightings(loop: Reclaim, clock: FakeClock) -> None:
+    await loop.turn()
+    clock.advance(GRACE_S)
+    await loop.turn()
+
+
+async def test_two_sightings_free_and_one_does_not(kube: KubeClient, namespace: str, pool: str) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim) as loop:
+        await loop.turn()
+        clock.advance(GRACE_S - 0.1)
+        await loop.turn()
+        assert await state_of(kube, "10.30.0.1") == "Held"
+        clock.advance(0.1)
+        await loop.turn()
+        assert await state_of(kube, "10.30.0.1") == "Cooling"
+
+
+async def test_who_is_not_sure_to_lead_frees_nothing(kube: KubeClient, namespace: str, pool: str) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim, may_act=lambda: False) as loop:
+        await two_sightings(loop, clock)
+        assert await state_of(kube, "10.30.0.1") == "Held"
+
+
+async def test_time_that_passes_between_the_reads_and_the_write_voids_the_verdict(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+    clock = FakeClock()
+
+    def paused_here() -> bool:
+        clock.advance(11)
+        return True
+
+    async with leading(kube, clock, reclaim, may_act=paused_here) as loop:
+        await two_sightings(loop, clock)
+        assert await state_of(kube, "10.30.0.1") == "Held"
+
+
+async def test_a_living_pod_that_the_cache_does_not_show_is_seen_by_the_live_read(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim, deaf_to_pods=True) as loop:
+        pod = await make_pod(kube, namespace, "cart", "node-1")
+        await make_record(kube, "10.30.0.1", pool, namespace, "cart", pod["metadata"]["uid"])
+        await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
+
+        async def freed() -> bool:
+            await two_sightings(loop, clock)
+            return await state_of(kube, "10.30.0.2") == "Cooling"
+
+        await until(freed, within_s=20, what="the ghost's address to be freed")
+        assert await state_of(kube, "10.30.0.1") == "Held"
+
+
+async def test_the_brake_lets_go_what_a_sweep_half_a_minute_later_confirms(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    texts = [f"10.30.0.{number}" for number in range(1, 52)]
+    for text in texts:
+        await make_record(kube, text, pool, namespace, "ghost", NOBODY)
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim) as loop:
+        await two_sightings(loop, clock)
+        assert {await state_of(kube, text) for text in texts} == {"Held"}
+        clock.advance(10)
+        await loop.turn()
+        assert {await state_of(kube, text) for text in texts} == {"Cooling"}
+
+
+async def test_a_cooling_time_from_a_wrong_clock_ends_when_the_longest_one_would(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    never = "2099-01-01T00:00:00Z"
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY, state="Cooling", until=never)
+    clock = FakeClock()
+
+    def cooled(books: Books, hands: Hands) -> Cooled:
+        return Cooled(books, hands, reuse_delay=timedelta(seconds=5))
+
+    async with leading(kube, clock, cooled) as loop:
+        clock.advance(30.9)
+        await loop.turn()
+        assert await state_of(kube, "10.30.0.1") == "Cooling"
+        clock.advance(0.1)
+        await loop.turn()
+        assert await state_of(kube, "10.30.0.1") == ""
+
+
+async def test_counts_go_out_after_a_quiet_time_and_then_at_a_bounded_rate(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    clock = FakeClock()
+    books: list[Books] = []
+
+    def projection(those: Books, hands: Hands) -> Projection:
+        books.append(those)
+        return Projection(those, kube, may_act=hands.may_act, clock=clock, cadence=Cadence())
+
+    async with leading(kube, clock, projection) as loop:
+
+        async def claim(text: str) -> None:
+            await make_record(kube, text, pool, namespace, "ghost", NOBODY)
+            await until_true(lambda: books[0].record(text) is not None, within_s=10, what=f"the watch to show {text}")
+
+        async def counted_after(seconds: float) -> int:
+            clock.advance(seconds)
+            await loop.turn()
+            status = (await kube.get(SPIDER_IP_POOLS, pool))["status"]
+            assert isinstance(status["allocatedIPCount"], int)
+            return status["allocatedIPCount"]
+
+        assert await counted_after(0) == 0
+        clock.advance(60)
+        await loop.turn()
+        await claim("10.30.0.1")
+        assert await counted_after(0.2) == 0
+        assert await counted_after(0.1) == 1
+        await claim("10.30.0.2")
+        await claim("10.30.0.3")
+        assert await counted_after(4.9) == 1
+        assert await counted_after(0.2) == 3
+
+
+async def test_a_claim_that_no_watch_has_shown_holds_up_the_end_of_its_pool(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    clock = FakeClock()
+
+    def projection(books: Books, hands: Hands) -> Projection:
+        return Projection(books, kube, may_act=hands.may_act, clock=clock, cadence=Cadence())
+
+    async with leading(kube, clock, projection) as loop:
+        await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+        await kube.delete(SPIDER_IP_POOLS, pool)
+
+        async def told() -> bool:
+            clock.advance(1)
+            await loop.turn()
+            found = await kube.get(SPIDER_IP_POOLS, pool)
+            conditions = (found.get("status") or {}).get("conditions") or ()
+            return any(each["reason"] == "Terminating" for each in conditions)
+
+        await until(told, within_s=20, what="the pool to be shown as terminating")
+        assert (await kube.get(SPIDER_IP_ADDRESSES, "10.30.0.1"))["spec"]["state"] == "Held"
