@@ -113,6 +113,15 @@ async def held_by(cluster: Cluster, uid: str) -> list[str]:
     ]
 
 
+async def wait_unused(cluster: Cluster, *, within_s: float) -> None:
+    """Until no address is anyone's: all records are cooling or gone."""
+
+    async def unused() -> bool:
+        return all(record["spec"]["state"] == "Cooling" for record in await records(cluster))
+
+    await until(unused, within_s=within_s, what="all addresses to be released")
+
+
 async def wait_counted(cluster: Cluster, pools: tuple[str, ...], number: int) -> None:
     """Until the status of each pool counts so many addresses in use."""
     for pool in pools:

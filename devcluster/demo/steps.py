@@ -149,7 +149,7 @@ class Demo:
         with show.waiting("the last pods end"):
             for app in ("web", "db"):
                 await observe.wait_running(self.cluster, app, 0, within_s=RELEASED_WITHIN_S)
-            await observe.wait_counted(self.cluster, POOLS, 0)
+            await observe.wait_unused(self.cluster, within_s=RELEASED_WITHIN_S)
         show.proved("no address is in use")
         if self.cluster.plane.kind == "kubeconfig":
             await self._uninstall()
