@@ -13,7 +13,7 @@ import pytest
 from allocator.domain.reclaim import Rules
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
-from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
+from allocator.kube.resources import SPIDER_IP_POOLS
 from allocator.kube.stores import KubeEndpoints
 from controller.books import Books
 from controller.projection import Cadence, Projection
@@ -53,9 +53,9 @@ async def leading(
     build: Callable[[Books, Hands], T],
     *,
     may_act: Callable[[], bool] = lambda: True,
-    deaf_to_pods: bool = False,
+    deaf_to: str = "",
 ) -> AsyncIterator[T]:
-    """What `build` makes, once the caches are complete. `deaf_to_pods`: from then on the pod cache lags."""
+    """What `build` makes, once the caches are complete. The cache `deaf_to` hears nothing more from then on."""
     books = Books(kube, clock=clock, static_pods=True)
     rng = random.Random(1)  # noqa: S311 - jitter
     hands = Hands(
@@ -70,8 +70,8 @@ async def leading(
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(cache.run()) for name, cache in books.caches.items()}
         await books.wait_synced()
-        if deaf_to_pods:
-            tasks["pods"].cancel()
+        if deaf_to:
+            tasks[deaf_to].cancel()
         yield built
         for task in tasks.values():
             task.cancel()
@@ -127,7 +127,7 @@ async def test_a_living_pod_that_the_cache_does_not_show_is_seen_by_the_live_rea
     kube: KubeClient, namespace: str, pool: str
 ) -> None:
     clock = FakeClock()
-    async with leading(kube, clock, reclaim, deaf_to_pods=True) as loop:
+    async with leading(kube, clock, reclaim, deaf_to="pods") as loop:
         pod = await make_pod(kube, namespace, "cart", "node-1")
         await make_record(kube, "10.30.0.1", pool, namespace, "cart", pod["metadata"]["uid"])
         await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
@@ -217,7 +217,7 @@ async def test_a_claim_that_no_watch_has_shown_holds_up_the_end_of_its_pool(
     def projection(books: Books, hands: Hands) -> Projection:
         return Projection(books, kube, may_act=hands.may_act, clock=clock, cadence=Cadence())
 
-    async with leading(kube, clock, projection) as loop:
+    async with leading(kube, clock, projection, deaf_to="addresses") as loop:
         await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
         await kube.delete(SPIDER_IP_POOLS, pool)
 
@@ -229,4 +229,3 @@ async def test_a_claim_that_no_watch_has_shown_holds_up_the_end_of_its_pool(
             return any(each["reason"] == "Terminating" for each in conditions)
 
         await until(told, within_s=20, what="the pool to be shown as terminating")
-        assert (await kube.get(SPIDER_IP_ADDRESSES, "10.30.0.1"))["spec"]["state"] == "Held"
