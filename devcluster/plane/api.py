@@ -3,9 +3,8 @@
 Asynchronous only because admission webhooks are; with `NoAdmission` no call ever waits, as a simulation needs it.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -20,6 +19,9 @@ Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 NAMESPACES = "/namespaces"
 DEFINITIONS = "apiextensions.k8s.io/customresourcedefinitions"
 _TRIES = 8  # of a write that names no version, against others that come between
+
+_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
+Change = Callable[[Object], Object]
 
 SYSTEM_USER: Object = {"username": "system:apiserver", "groups": ["system:masters", "system:authenticated"]}
 
@@ -88,6 +90,8 @@ class Api:
     async def create(self, rt: ResourceType, namespace: str, raw: Object, call: Call) -> Object:
         obj = self._decode(rt, raw, call)
         metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise problems.Problem(500, "", "resourceVersion should not be set on objects to be created")
         self._place(rt, namespace, metadata)
         attributes = Attributes("CREATE", rt, "", namespace, metadata.get("name") or "", None, call)
         mutated = await self.admission.mutate(attributes, views.from_storage(rt, obj))
@@ -98,6 +102,7 @@ class Api:
         strategy.fill_create(rt, obj, uid=self._new_uid(), now=self.clock())
         obj = self._complete(rt, obj)
         self._check(rt, obj, None)
+        call.warnings += strategy.finalizer_warnings(rt, None, obj)
         await self.admission.validate(attributes, views.from_storage(rt, obj))
         self._require_namespace(rt, namespace, metadata.get("name") or "")
         key = rt.key(namespace, metadata["name"])
@@ -115,7 +120,7 @@ class Api:
         rt: ResourceType,
         namespace: str,
         name: str,
-        change: Callable[[Object], Object],
+        change: Change,
         call: Call,
         *,
         subresource: str = "",
@@ -124,15 +129,17 @@ class Api:
         for _ in range(_TRIES):
             old = self.get(rt, namespace, name)
             new = self._decode(rt, change(views.from_storage(rt, clone(old))), call)
-            self._check_identity(rt, old, new)
+            self._check_identity(rt, old, new, change)
             attributes = Attributes("UPDATE", rt, subresource, namespace, name, views.from_storage(rt, old), call)
             mutated = await self.admission.mutate(attributes, views.from_storage(rt, new))
             new = self._complete(rt, views.to_storage(rt, mutated or new))
+            sent = new["metadata"]
             new = self._complete(rt, clone(strategy.fill_update(rt, old, new, subresource)))
-            causes = strategy.check_update(old, new)
+            causes = strategy.check_update(old, sent, new)
             if causes:
                 raise problems.invalid(rt, name, causes)
             self._check(rt, new, None if subresource == "binding" else old)
+            call.warnings += strategy.finalizer_warnings(rt, old, new)
             await self.admission.validate(attributes, views.from_storage(rt, new))
             if new == old or call.dry_run:
                 return new
@@ -176,30 +183,14 @@ class Api:
 
     def _decode(self, rt: ResourceType, raw: Object, call: Call) -> Object:
         """Checks what the object says it is, and drops or refuses fields that its schema does not know."""
-        for name, wanted in (("apiVersion", rt.api_version), ("kind", rt.kind)):
-            given = raw.get(name)
-            if not given and rt.custom:
-                raise problems.bad_request(f"Object '{name.capitalize()}' is missing in '{json.dumps(raw)[:200]}'")
-            if given and name == "kind" and given != wanted and rt.custom:
-                cause = problems.invalid_value("kind", f'"{given}"', f"must be {wanted}")
-                raise problems.invalid(replace(rt, kind=given), (raw.get("metadata") or {}).get("name") or "", [cause])
-            if given and given != wanted:
-                word = "API version" if name == "apiVersion" else name
-                raise problems.bad_request(
-                    f"the {word} in the data ({given}) does not match the expected {word} ({wanted})"
-                )
-        metadata = raw.get("metadata") or {}
-        if not isinstance(metadata, dict):
-            raise problems.bad_request("metadata must be an object")
-        obj = {"apiVersion": rt.api_version, "kind": rt.kind} | raw | {"metadata": metadata}
+        strategy.check_type(rt, raw)
+        obj = {"apiVersion": rt.api_version, "kind": rt.kind} | raw | {"metadata": raw.get("metadata") or {}}
         complaints = [f'duplicate field "{path}"' for path in call.duplicates]
         if rt.schema is not None:
             complaints += [f'unknown field "{path}"' for path in schema.prune(obj, rt.schema)]
         if complaints and call.field_validation == "Strict":
-            raise problems.bad_request(
-                f'{rt.kind} in version "{rt.version}" cannot be handled as a {rt.kind}: '
-                f"strict decoding error: {', '.join(complaints)}"
-            )
+            why = f"strict decoding error: {', '.join(complaints)}"
+            raise problems.undecodable(rt, rt.version, rt.kind, why)
         if call.field_validation == "Warn":
             call.warnings += [text for text in complaints if text not in call.warnings]
         return self._complete(rt, views.to_storage(rt, obj))
@@ -226,17 +217,18 @@ class Api:
         if causes:
             raise problems.invalid(rt, obj["metadata"].get("name") or "", causes)
 
-    def _check_identity(self, rt: ResourceType, old: Object, new: Object) -> None:
+    def _check_identity(self, rt: ResourceType, old: Object, new: Object, change: Change) -> None:
         before, after = old["metadata"], new["metadata"]
         name = before["name"]
-        for what in ("name", "namespace"):
-            if after.get(what, before.get(what)) != before.get(what):
-                given, wanted = after[what], before.get(what)
-                raise problems.bad_request(
-                    f"the {what} of the object ({given}) does not match the {what} on the URL ({wanted})"
-                )
-        if after.get("uid", before["uid"]) != before["uid"]:
-            why = f"Precondition failed: UID in precondition: {after['uid']}, UID in object meta: {before['uid']}"
+        if after.get("namespace", before.get("namespace")) != before.get("namespace"):
+            raise problems.bad_request(_OTHER_NAMESPACE)
+        if (given := after.get("name", name)) != name:
+            raise problems.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+        if (given := after.get("uid", before["uid"])) != before["uid"]:
+            if not isinstance(change, Replacement):  # only a PUT means it as a precondition
+                cause = problems.invalid_value("metadata.uid", f'"{given}"', "field is immutable")
+                raise problems.invalid(rt, name, [cause])
+            why = f"Precondition failed: UID in precondition: {given}, UID in object meta: {before['uid']}"
             raise problems.conflict(rt, name, why)
         if causes := strategy.check_unconditional(rt, new):
             raise problems.invalid(rt, name, causes)
@@ -252,9 +244,7 @@ class Api:
         if not rt.namespaced:
             metadata.pop("namespace", None)
         elif given not in ("", namespace):
-            raise problems.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )
+            raise problems.bad_request(_OTHER_NAMESPACE)
         else:
             metadata["namespace"] = namespace
             self._require_namespace(rt, namespace, metadata.get("name") or "")
@@ -276,6 +266,11 @@ class Api:
             self.registry.set_custom(event.key.name, [] if gone else crds.resource_types(event.new))
 
 
-def replacing(obj: Object) -> Callable[[Object], Object]:
+@dataclass(frozen=True, slots=True)
+class Replacement:
     """The change that a PUT is."""
-    return lambda _: clone(obj)
+
+    obj: Object
+
+    def __call__(self, _: Object) -> Object:
+        return clone(self.obj)

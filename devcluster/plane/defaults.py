@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from devcluster.plane.problems import FieldProblem, Object, invalid_value, required
+from devcluster.plane.problems import FieldProblem, Object, forbidden_field, invalid_value, required
 
+_CHANGEABLE = {"activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"}
 _SERVICE_NETWORK = IPv4Address("10.96.0.0")
 
 
@@ -196,7 +197,12 @@ def check(group: str, obj: Object, old: Object | None) -> list[FieldProblem]:
     """The few rules of built-in kinds whose breach would confuse controllers."""
     kind, spec = obj.get("kind"), obj.get("spec") or {}
     if kind == "Pod" and not group:
-        return _check_containers(spec, "spec") + _check_bound(spec, old)
+        return _check_containers(spec, "spec") + _check_pod_change(spec, (old or {}).get("spec"))
+    if group == "admissionregistration.k8s.io" and kind in {
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    }:
+        return [problem for at, w in enumerate(obj.get("webhooks") or []) for problem in _check_webhook(w, at)]
     if group == "apps" and kind in {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}:
         return _check_workload(spec, (old or {}).get("spec"))
     return []
@@ -213,14 +219,39 @@ def _check_containers(spec: Object, path: str) -> list[FieldProblem]:
     ]
 
 
-def _check_bound(spec: Object, old: Object | None) -> list[FieldProblem]:
-    before = ((old or {}).get("spec") or {}).get("nodeName")
-    if before and spec.get("nodeName") != before:
-        why = (
-            "pod updates may not change fields other than `spec.containers[*].image`, `spec.tolerations` and a few more"
-        )
-        return [FieldProblem("FieldValueForbidden", "spec", f"Forbidden: {why}")]
-    return []
+def _fixed(spec: Object) -> Object:
+    """What of a pod's spec no update may change."""
+    kept = {key: value for key, value in spec.items() if key not in _CHANGEABLE}
+    for key in ("containers", "initContainers"):
+        kept[key] = [{k: v for k, v in c.items() if k != "image"} for c in spec.get(key) or []]
+    return kept
+
+
+def _check_pod_change(spec: Object, old: Object | None) -> list[FieldProblem]:
+    if old is None or _fixed(spec) == _fixed(old):
+        return []
+    why = (
+        "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+        "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+        "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+    )
+    return [forbidden_field("spec", why)]
+
+
+def _check_webhook(webhook: Object, at: int) -> list[FieldProblem]:
+    path, name = f"webhooks[{at}]", str(webhook.get("name") or "")
+    found: list[FieldProblem] = []
+    if len(name.split(".")) < 3:
+        why = "should be a domain with at least three segments separated by dots"
+        found.append(invalid_value(f"{path}.name", f'"{name}"', why))
+    if webhook.get("sideEffects") not in {"None", "NoneOnDryRun"}:
+        found.append(required(f"{path}.sideEffects", "must specify one of None, NoneOnDryRun"))
+    config = webhook.get("clientConfig") or {}
+    if bool(config.get("url")) is bool(config.get("service")):
+        found.append(required(f"{path}.clientConfig", "exactly one of url or service is required"))
+    if not webhook.get("admissionReviewVersions"):
+        found.append(required(f"{path}.admissionReviewVersions", "must specify one of v1, v1beta1"))
+    return found
 
 
 def _check_workload(spec: Object, old: Object | None) -> list[FieldProblem]:

@@ -10,11 +10,14 @@ from devcluster.plane.strategy import timestamp
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 RETURN_DELETED = {"/pods", "/namespaces", "/services"}  # DELETE answers with the object where others give a Status
+_IMMORTAL = {"default", "kube-system", "kube-public"}
 _FINISHED = {"Succeeded", "Failed"}
 
 
 def check_preconditions(rt: ResourceType, obj: Object, options: Object) -> None:
-    """Problem 409 when the object is not the one that the client means to delete."""
+    """Problem 409 when the object is not the one that the client means to delete, 403 when it must not go."""
+    if rt.stored_in == "/namespaces" and obj["metadata"]["name"] in _IMMORTAL:
+        raise problems.forbidden(rt, obj["metadata"]["name"], "this namespace may not be deleted")
     wanted, metadata = options.get("preconditions") or {}, obj["metadata"]
     hints = {"uid": ("UID", "deleted and then recreated"), "resourceVersion": ("ResourceVersion", "modified")}
     for field, (word, hint) in hints.items():
@@ -53,6 +56,9 @@ def mark(obj: Object, options: Object, now: datetime) -> Object:
     else:
         metadata.pop("finalizers", None)
     grace = _grace_s(obj, options)
+    if obj.get("kind") == "Namespace":
+        metadata.setdefault("deletionTimestamp", timestamp(now))
+        return obj | {"metadata": metadata, "status": (obj.get("status") or {}) | {"phase": "Terminating"}}
     before = metadata.get("deletionGracePeriodSeconds")
     if not metadata.get("deletionTimestamp"):
         metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
@@ -62,7 +68,4 @@ def mark(obj: Object, options: Object, now: datetime) -> Object:
     elif before is not None and grace < before:
         metadata["deletionGracePeriodSeconds"] = grace  # a later DELETE may only shorten the time
         metadata["deletionTimestamp"] = timestamp(now + timedelta(seconds=grace))
-    marked = obj | {"metadata": metadata}
-    if obj.get("kind") == "Namespace":
-        marked["status"] = (obj.get("status") or {}) | {"phase": "Terminating"}
-    return marked
+    return obj | {"metadata": metadata}

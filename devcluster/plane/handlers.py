@@ -1,7 +1,7 @@
 """From an HTTP method and a path to a verb, and from its result to an answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,13 +9,14 @@ import yaml
 from aiohttp import web
 
 from devcluster.plane import deletion, listing, patches, problems, reviews, views, watching
-from devcluster.plane.api import Api, Call, replacing
+from devcluster.plane.api import Api, Call, Change, Replacement
 from devcluster.plane.problems import Object
-from devcluster.plane.registry import ResourceType
 from devcluster.plane.request import Target, accepted_view, flag, read_body
 from devcluster.plane.views import View
 
 _PATCHES_OF_BUILTINS = (patches.JSON, patches.MERGE, patches.STRATEGIC)
+_MADE_BY_PUT = {"coordination.k8s.io/leases", "/endpoints", "/events"}  # a PUT to an absent name makes the object
+_POLICIES = ("Foreground", "Background", "Orphan")
 _VALIDATIONS = {"": "Warn", "Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore"}
 
 
@@ -28,9 +29,8 @@ def answer(body: Any, *, status: int = 200, content_type: str = "application/jso
 def _wrong_option(method: str, field: str, given: str, supported: tuple[str, ...]) -> problems.Problem:
     kind = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}.get(method, "DeleteOptions")
     values = ", ".join(f'"{value}"' for value in supported)
-    text = f'Unsupported value: "{given}": supported values: {values}'
-    options = ResourceType(group="meta.k8s.io", version="v1", plural="", kind=kind)
-    return problems.invalid(options, "", [problems.FieldProblem("FieldValueNotSupported", field, text)])
+    text = f"Unsupported value: {given}: supported values: {values}"
+    return listing.wrong_options([problems.FieldProblem("FieldValueNotSupported", field, text)], kind)
 
 
 class Handlers:
@@ -38,7 +38,7 @@ class Handlers:
         self._api = api
 
     async def handle(self, request: web.Request, target: Target, user: Object) -> web.StreamResponse:
-        match request.method:
+        match "GET" if request.method == "HEAD" else request.method:
             case "GET" if flag(request.query, "watch") and not target.subresource:
                 return await self._watch(request, target)
             case "GET":
@@ -107,7 +107,7 @@ class Handlers:
         validation = _VALIDATIONS.get(query.get("fieldValidation", ""))
         if validation is None:
             given = query["fieldValidation"]
-            raise _wrong_option(request.method, "fieldValidation", given, ("", "Ignore", "Strict", "Warn"))
+            raise _wrong_option(request.method, "fieldValidation", json.dumps(given), ("", "Ignore", "Strict", "Warn"))
         dry_run = query.getall("dryRun", [])
         if request.method == "DELETE" and isinstance(body, dict):
             dry_run = dry_run or body.get("dryRun") or []
@@ -137,13 +137,31 @@ class Handlers:
                 return answer(await self._post(target, body, call, view), status=201, content_type=content_type)
             case "PUT" if target.name:
                 self._check_subresource(target, {"status", "scale", "finalize"})
-                return answer(await self._change(target, replacing(body), call, view), content_type=content_type)
+                if target.rt.stored_in in _MADE_BY_PUT and not target.subresource and not self._exists(target):
+                    return answer(await self._make(target, body, call, view), status=201, content_type=content_type)
+                return answer(await self._change(target, Replacement(body), call, view), content_type=content_type)
             case "PATCH" if target.name:
                 self._check_subresource(target, {"status", "scale"})
                 change = self._patching(request.content_type, target, body)
                 return answer(await self._change(target, change, call, view), content_type=content_type)
+            case "PUT" | "PATCH":
+                raise problems.bad_request("name must be provided")
             case _:
                 raise problems.method_not_allowed()
+
+    def _exists(self, target: Target) -> bool:
+        return self._api.store.get(target.rt.key(target.namespace, target.name)) is not None
+
+    async def _make(self, target: Target, body: Object, call: Call, view: View) -> Object:
+        """A PUT that creates. It may not mean an object that was there before."""
+        metadata = dict(body.get("metadata") or {})
+        if metadata.get("uid"):
+            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
+            raise problems.conflict(target.rt, target.name, why)
+        metadata.pop("resourceVersion", None)
+        return view.one(
+            await self._api.create(target.rt, target.namespace, body | {"metadata": metadata}, call), self._api.clock()
+        )
 
     async def _post(self, target: Target, body: Object, call: Call, view: View) -> Object:
         rt = target.rt
@@ -174,7 +192,7 @@ class Handlers:
             await self._api.update(target.rt, target.namespace, target.name, bind, call, subresource="binding")
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
-    def _patching(self, content_type: str, target: Target, body: Any) -> Callable[[Object], Object]:
+    def _patching(self, content_type: str, target: Target, body: Any) -> Change:
         if content_type == patches.APPLY:
             raise problems.unsupported_media_type(
                 ", ".join(_PATCHES_OF_BUILTINS), "server-side apply is not served by this development stand-in"
@@ -184,7 +202,7 @@ class Handlers:
             raise problems.unsupported_media_type(", ".join([*allowed, patches.APPLY]))
         return lambda obj: patches.apply_patch(content_type, obj, body)
 
-    async def _change(self, target: Target, change: Callable[[Object], Object], call: Call, view: View) -> Object:
+    async def _change(self, target: Target, change: Change, call: Call, view: View) -> Object:
         rt, sub = target.rt, target.subresource
         if sub == "scale":
             inner, sub = change, "scale"
@@ -198,20 +216,20 @@ class Handlers:
     async def _delete(self, request: web.Request, target: Target, body: Any, call: Call, view: View) -> Object:
         if target.subresource or (target.rt.namespaced and not target.namespace) or "delete" not in target.rt.verbs:
             raise problems.method_not_allowed()
-        options = body if isinstance(body, dict) else {}
-        for field in ("gracePeriodSeconds", "propagationPolicy"):
-            if field in request.query and field not in options:
-                value = request.query[field]
-                options[field] = int(value) if value.isdigit() else value
-        if target.name:
-            obj, gone = await self._api.delete(target.rt, target.namespace, target.name, options, call)
-            if gone and target.rt.stored_in not in deletion.RETURN_DELETED:
-                return problems.success(target.rt, target.name, obj["metadata"]["uid"])
-            return view.one(obj, self._api.clock())
+        options = _delete_options(request.query, body)
+        if not target.name:
+            return await self._delete_listed(request, target, options, call, view)
+        obj, gone = await self._api.delete(target.rt, target.namespace, target.name, options, call)
+        if gone and target.rt.stored_in not in deletion.RETURN_DELETED:
+            return problems.success(target.rt, target.name, obj["metadata"]["uid"])
+        return view.one(obj, self._api.clock())
+
+    async def _delete_listed(
+        self, request: web.Request, target: Target, options: Object, call: Call, view: View
+    ) -> Object:
         page = listing.list_page(self._api.store, target.rt, target.namespace, request.query)
         deleted = []
-        for obj in page.objects:
-            metadata = obj["metadata"]
+        for metadata in [obj["metadata"] for obj in page.objects]:
             try:
                 done, _ = await self._api.delete(
                     target.rt, metadata.get("namespace", ""), metadata["name"], options, call
@@ -222,3 +240,15 @@ class Handlers:
             else:
                 deleted.append(done)
         return view.many(deleted, self._api.clock(), {"resourceVersion": str(self._api.store.revision)})
+
+
+def _delete_options(query: Mapping[str, str], body: Any) -> Object:
+    """From the body, or from the query where the body says nothing."""
+    options = dict(body) if isinstance(body, dict) else {}
+    for field in ("gracePeriodSeconds", "propagationPolicy"):
+        if field in query and field not in options:
+            options[field] = int(query[field]) if query[field].isdigit() else query[field]
+    policy = options.get("propagationPolicy")
+    if policy not in (None, *_POLICIES):
+        raise _wrong_option("DELETE", "propagationPolicy", json.dumps(policy), (*_POLICIES, "nil"))
+    return options

@@ -12,6 +12,7 @@ from devcluster.plane.store import Key, Store, TooOld
 from devcluster.plane.views import from_storage
 
 Match = Callable[[Object], bool]
+_MATCH = "resourceVersionMatch"
 _Item = tuple[Key, Object]
 
 _CONTINUE_EXPIRED = (
@@ -41,7 +42,8 @@ def matcher(rt: ResourceType, query: Mapping[str, str], *, name: str = "") -> Ma
     fields = selectors.parse_fields(query.get("fieldSelector", ""))
     for field, _, _ in fields:
         if field not in NAME_AND_NAMESPACE and field not in rt.fields:
-            raise problems.bad_request(f"field label not supported: {field}")
+            plain = f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+            raise problems.bad_request(f"field label not supported: {field}" if rt.custom or rt.fields else plain)
     if name:
         fields = [*fields, ("metadata.name", True, name)]
     if labels is None and not fields:
@@ -103,8 +105,31 @@ def _items(store: Store, rt: ResourceType, namespace: str, query: Mapping[str, s
     return revision, found
 
 
+def _check_options(query: Mapping[str, str]) -> None:
+    version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    if query.get("sendInitialEvents"):
+        why, field = "Forbidden: sendInitialEvents is forbidden for list", "sendInitialEvents"
+    elif (
+        not match or (match in {"Exact", "NotOlderThan"} and version not in ("", "0")) or (match != "Exact" and version)
+    ):
+        return
+    elif not version:
+        why, field = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided", _MATCH
+    else:
+        why, field = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"', _MATCH
+    raise wrong_options([problems.FieldProblem("FieldValueForbidden", field, why)])
+
+
+def wrong_options(causes: list[problems.FieldProblem], kind: str = "ListOptions") -> problems.Problem:
+    return problems.invalid(ResourceType(group="meta.k8s.io", version="v1", plural="", kind=kind), "", causes)
+
+
 def list_page(store: Store, rt: ResourceType, namespace: str, query: Mapping[str, str]) -> Page:
-    limit = int(query["limit"]) if query.get("limit", "").isdigit() else 0
+    _check_options(query)
+    given = query.get("limit", "0") or "0"
+    if not given.isdigit():
+        raise problems.bad_request(f'strconv.ParseInt: parsing "{given}": invalid syntax')
+    limit = int(given)
     revision, found = _items(store, rt, namespace, query)
     match = matcher(rt, query)
     if match:

@@ -45,8 +45,6 @@ def apply_json(obj: Object, operations: Any) -> Object:
         raise problems.bad_request("error decoding patch: it is no list of operations")
     try:
         patched = jsonpatch.apply_patch(obj, operations)
-    except jsonpatch.InvalidJsonPatch as error:
-        raise problems.bad_request(f"error decoding patch: {error}") from error
     except (jsonpatch.JsonPatchException, JsonPointerException, TypeError) as error:
         message = "the server rejected our request due to an error in our request"
         raise problems.Problem(422, "Invalid", message) from error

@@ -79,8 +79,8 @@ def full_name(rt: Named) -> str:
 
 
 def _details(rt: Named, name: str, **more: Any) -> Object:
-    details: Object = {"name": name, **({"group": rt.group} if rt.group else {}), "kind": rt.plural}
-    return details | more
+    details: Object = {"name": name, "group": rt.group, "kind": rt.plural}
+    return {key: value for key, value in details.items() if value} | more
 
 
 def not_found(rt: Named, name: str) -> Problem:
@@ -114,9 +114,13 @@ def invalid(rt: Named, name: str, causes: Iterable[FieldProblem]) -> Problem:
     texts = list(dict.fromkeys(str(cause) for cause in causes))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     kind = f"{rt.kind}.{rt.group}" if rt.group else rt.kind
-    details: Object = {"name": name, **({"group": rt.group} if rt.group else {}), "kind": rt.kind}
+    details = _details(rt, name, kind=rt.kind)
     details["causes"] = [{"reason": c.reason, "message": c.text, "field": c.path} for c in causes]
     return Problem(422, "Invalid", f'{kind} "{name}" is invalid: {joined}', details=details)
+
+
+def undecodable(rt: Named, version: str, given: str, why: str) -> Problem:
+    return bad_request(f'{given} in version "{version}" cannot be handled as a {rt.kind}: {why}')
 
 
 def bad_request(message: str) -> Problem:

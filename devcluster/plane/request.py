@@ -14,6 +14,10 @@ from devcluster.plane.registry import Registry, ResourceType
 from devcluster.plane.views import View
 
 ACCEPTED = "application/json, application/yaml"
+_READABLE = {  # PATCH has types of its own
+    "application/json",
+    "application/vnd.kubernetes.protobuf",
+}
 BODY_LIMIT = 3 * 1024 * 1024  # bytes, as kube-apiserver
 
 
@@ -91,6 +95,9 @@ async def read_body(request: web.Request) -> tuple[Any, list[str]]:
             return yaml.safe_load(data), []
         except yaml.YAMLError as error:
             raise problems.bad_request(f"error parsing YAML: {error}") from error
+    given = request.headers.get("Content-Type")
+    if given and request.content_type not in _READABLE and request.method != "PATCH":
+        raise problems.unsupported_media_type(ACCEPTED)
     if request.content_type == "application/vnd.kubernetes.protobuf":
         return _decode_protobuf(data), []
     return _decode(data)

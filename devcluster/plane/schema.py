@@ -70,22 +70,28 @@ def _prune(value: Any, schema: Object, path: str, *, known: Collection[str] = ()
 
 
 def set_defaults(value: Any, schema: Object) -> None:
-    """In place; parents that are absent stay absent, a null where null is not allowed counts as absent."""
+    """In place; parents that are absent stay absent. A null where null is not allowed counts as absent, and goes."""
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         for item in value:
             set_defaults(item, schema["items"])
     if not isinstance(value, dict):
         return
-    for key, inner in (schema.get("properties") or {}).items():
-        if key == "metadata":
-            continue  # the server's own, whatever the schema says of it
-        if "default" in inner and (key not in value or (value[key] is None and not inner.get("nullable"))):
-            value[key] = copy.deepcopy(inner["default"])
-        if key in value:
-            set_defaults(value[key], inner)
+    properties = schema.get("properties") or {}
+    for key, inner in properties.items():
+        if key != "metadata":  # that is the server's own, whatever the schema says of it
+            _default_one(value, key, inner)
     if isinstance(additional := schema.get("additionalProperties"), dict):
-        for key in value.keys() - (schema.get("properties") or {}).keys():
-            set_defaults(value[key], additional)
+        for key in value.keys() - properties.keys():
+            _default_one(value, key, additional)
+
+
+def _default_one(value: Object, key: str, schema: Object) -> None:
+    if key in value and value[key] is None and not schema.get("nullable"):
+        del value[key]
+    if key not in value and "default" in schema:
+        value[key] = copy.deepcopy(schema["default"])
+    if key in value:
+        set_defaults(value[key], schema)
 
 
 def _converted(schema: Any) -> Any:

@@ -75,7 +75,19 @@ class Server:
             return await self._handlers.handle(request, target, user)
         if request.method == "GET" and (found := self._document(request, path)):
             return found
-        raise problems.Problem(404, "NotFound", "the server could not find the requested resource")
+        if self._serves(path.split("/")):
+            raise problems.Problem(404, "NotFound", "the server could not find the requested resource")
+        return web.Response(status=404, text="404 page not found\n")
+
+    def _serves(self, parts: list[str]) -> bool:
+        """Whether the path, split at its slashes, lies in a group and version that there are."""
+        match parts:
+            case ["", "api", "v1", *_]:
+                return True
+            case ["", "apis", group, version, *_]:
+                return discovery.resource_list(self._api.registry, group, version) is not None
+            case _:
+                return False
 
     def _document(self, request: web.Request, path: str) -> web.Response | None:
         parts = path.strip("/").split("/")

@@ -1,7 +1,9 @@
 """Rules for the metadata of every object, and what an update may and may not change. Values in, values out."""
 
+import json
 import re
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +38,8 @@ _QUALIFIED_RULE = (
     "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
     "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
+_MAPS = ("labels", "annotations")  # of metadata
+_STANDARD_FINALIZERS = {"kubernetes", "orphan", "foregroundDeletion", "customresourcecleanup.apiextensions.k8s.io"}
 _UNCONDITIONAL_FORBIDDEN = {
     "leases", "customresourcedefinitions", "mutatingwebhookconfigurations", "validatingwebhookconfigurations",
     "priorityclasses",
@@ -48,6 +52,34 @@ def timestamp(now: datetime) -> str:
 
 def generated_name(prefix: str) -> str:
     return prefix[:_GENERATED_LIMIT] + "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(5))
+
+
+def check_type(rt: ResourceType, raw: Object) -> None:
+    """Problem when the body is of another kind, or its metadata of another form, than the path says."""
+    api_version, kind = raw.get("apiVersion"), raw.get("kind")
+    if rt.custom and not (api_version and kind):
+        missing = "apiVersion" if kind else "Kind"
+        raise problems.bad_request(
+            f"the object provided is unrecognized (must be of type {rt.kind}): Object '{missing}' is missing"
+        )
+    if api_version and api_version != rt.api_version:
+        given, wanted = api_version, rt.api_version
+        raise problems.bad_request(
+            f"the API version in the data ({given}) does not match the expected API version ({wanted})"
+        )
+    if kind and kind != rt.kind:
+        if not rt.custom:
+            why = f"converting ({rt.version}.{kind}) to ({rt.version}.{rt.kind}): unknown conversion"
+            raise problems.undecodable(rt, rt.version, kind, why)
+        name = (raw.get("metadata") or {}).get("name") or ""
+        cause = invalid_value("kind", f'"{kind}"', f"must be {rt.kind}")
+        raise problems.invalid(replace(rt, kind=kind), name, [cause])
+    metadata = raw.get("metadata")
+    fields = {"metadata": metadata, **{f: metadata.get(f) for f in _MAPS}} if isinstance(metadata, dict) else {}
+    for field, value in (fields or {"metadata": metadata}).items():
+        strings = value.values() if field in _MAPS and isinstance(value, dict) else ()
+        if not isinstance(value, dict | None) or not all(isinstance(each, str) for each in strings):
+            raise problems.undecodable(rt, rt.version, rt.kind, f"json: cannot unmarshal {field}: wrong type")
 
 
 def check_metadata(rt: ResourceType, obj: Object) -> list[FieldProblem]:
@@ -64,13 +96,22 @@ def check_metadata(rt: ResourceType, obj: Object) -> list[FieldProblem]:
                 found.append(invalid_value(f"metadata.{field}", f'"{key}"', _QUALIFIED_RULE))
             if field == "labels" and not (isinstance(value, str) and _LABEL_VALUE.fullmatch(value)):
                 found.append(invalid_value("metadata.labels", f'"{value}"', _LABEL_VALUE_RULE))
-    for at, owner in enumerate(metadata.get("ownerReferences") or []):
-        path = f"metadata.ownerReferences[{at}]"
-        found += [
-            invalid_value(f"{path}.{field}", '""', "must not be empty")
-            for field in ("apiVersion", "kind", "name", "uid")
-            if not owner.get(field)
-        ]
+    return found + _check_references(rt, metadata)
+
+
+def _check_references(rt: ResourceType, metadata: Object) -> list[FieldProblem]:
+    found = [
+        invalid_value(f"metadata.ownerReferences.{field}", '""', f"{what}must not be empty")
+        for owner in metadata.get("ownerReferences") or []
+        for field, what in (("apiVersion", "version "), ("kind", ""), ("name", ""), ("uid", ""))
+        if not owner.get(field)
+    ]
+    for at, finalizer in enumerate(metadata.get("finalizers") or []):
+        if not _QUALIFIED.fullmatch(finalizer):
+            found.append(invalid_value("metadata.finalizers", f'"{finalizer}"', _QUALIFIED_RULE))
+        elif not rt.custom and "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            found.append(invalid_value(f"metadata.finalizers[{at}]", f'"{finalizer}"', why))
     return found
 
 
@@ -82,6 +123,17 @@ def _name_problem(rt: ResourceType, name: str) -> str:
     if len(name) > 253:
         return "must be no more than 253 characters"
     return "" if _SUBDOMAIN.fullmatch(name) else SUBDOMAIN_RULE
+
+
+def finalizer_warnings(rt: ResourceType, old: Object | None, new: Object) -> list[str]:
+    """kube-apiserver's advice for finalizers of custom resources that name no path."""
+    before = ((old or {}).get("metadata") or {}).get("finalizers") or []
+    return [
+        f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name including a path (/) '
+        "to avoid accidental conflicts with other finalizer writers"
+        for name in new["metadata"].get("finalizers") or []
+        if rt.custom and "/" not in name and name not in _STANDARD_FINALIZERS and name not in before
+    ]
 
 
 def check_unconditional(rt: ResourceType, obj: Object) -> list[FieldProblem]:
@@ -151,9 +203,14 @@ def _content(rt: ResourceType, obj: Object) -> Object:
     return {key: value for key, value in obj.items() if key not in outside}
 
 
-def check_update(old: Object, new: Object) -> list[FieldProblem]:
+def check_update(old: Object, sent: Object, new: Object) -> list[FieldProblem]:
+    """`sent` is the metadata of the client's object, `new` the object that would be stored."""
     before, after = old["metadata"], new["metadata"]
-    found: list[FieldProblem] = []
+    found = [
+        invalid_value(f"metadata.{field}", json.dumps(sent[field]), "field is immutable")
+        for field in ("deletionTimestamp", "deletionGracePeriodSeconds")
+        if sent.get(field) not in (None, before.get(field))
+    ]
     if before.get("deletionTimestamp"):
         added = sorted(set(after.get("finalizers") or []) - set(before.get("finalizers") or []))
         if added:

@@ -29,8 +29,7 @@ class Watch:
         if self._initial and query.get("resourceVersionMatch") != "NotOlderThan":
             why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             cause = FieldProblem("FieldValueForbidden", "resourceVersionMatch", f"Forbidden: {why}")
-            options = ResourceType(group="meta.k8s.io", version="v1", plural="", kind="ListOptions")
-            raise problems.invalid(options, "", [cause])
+            raise listing.wrong_options([cause])
         self._from = listing.parse_version(query.get("resourceVersion", "")) or 0
         wanted = query.get("timeoutSeconds", "")
         self._timeout_s = float(wanted) if wanted.isdigit() and int(wanted) else random.uniform(1800, 3600)  # noqa: S311

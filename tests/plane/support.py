@@ -151,7 +151,7 @@ async def request(
         aiohttp.ClientSession(access.server, headers=sent) as session,
         session.request(method, path, params=params, data=body, ssl=access.tls or True) as response,
     ):
-        return response.status, await response.text(), response.headers
+        return response.status, await response.text(errors="replace"), response.headers
 
 
 @dataclass(frozen=True, slots=True)
