@@ -13,7 +13,7 @@ from allocator.kube.events import Recorder
 from allocator.runtime.clock import SystemClock
 from devcluster import plane, services, workspace
 from devcluster.nodes import attach, cni, kubelet, namespaces, network, registration, sandboxes
-from devcluster.workloads.manager import Manager
+from devcluster.workloads import manager
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,7 +46,7 @@ class Cluster:
     plane: Plane
     client: KubeClient
     network: Network
-    kubelets: dict[str, kubelet.Kubelet]
+    kubelets: dict[str, kubelet.Kubelet] = field(default_factory=dict)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -82,15 +82,9 @@ async def run(settings: Settings) -> AsyncIterator[Cluster]:
             with _underlay(wanted, space) as underlay:
                 if underlay is not None:
                     await underlay.build()
-                async with _parts(settings, space, client, underlay, wanted) as kubelets:
-                    yield Cluster(
-                        settings=settings,
-                        workspace=space,
-                        plane=running,
-                        client=client,
-                        network=wanted,
-                        kubelets=kubelets,
-                    )
+                made = Cluster(settings=settings, workspace=space, plane=running, client=client, network=wanted)
+                async with _parts(made, underlay):
+                    yield made
 
 
 @contextmanager
@@ -100,55 +94,59 @@ def _underlay(wanted: Network, space: Workspace) -> Iterator[network.Underlay | 
 
 
 @asynccontextmanager
-async def _parts(
-    settings: Settings, space: Workspace, client: KubeClient, underlay: network.Underlay | None, wanted: Network
-) -> AsyncIterator[dict[str, kubelet.Kubelet]]:
-    clock = SystemClock()
-    events = Recorder(client, component="devcluster", clock=clock)
-    services.install_plugin(space)
+async def _parts(cluster: Cluster, underlay: network.Underlay | None) -> AsyncIterator[None]:
+    client, clock = cluster.client, SystemClock()
+    events = Recorder(client, component=USER_AGENT, clock=clock)
+    services.install_plugin(cluster.workspace)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(events.run(), name="events")]
-        if not await has_controllers(client):
-            manager = Manager(client, events=events, clock=clock)
-            tasks.append(group.create_task(manager.run(), name="workloads"))
-        kubelets = {}
-        for number in range(1, settings.nodes + 1):
+        if plans := await _missing_controllers(cluster.plane, client):
+            workloads = manager.Manager(client, plans, events=events, clock=clock)
+            tasks.append(group.create_task(workloads.run(), name="workloads"))
+        for number in range(1, cluster.settings.nodes + 1):
             name, host = f"node-{number}", f"192.0.2.{number}"
             await registration.register(client, name, host=host, clock=clock)
             beat = registration.heartbeat(client, name, host=host, clock=clock)
             tasks.append(group.create_task(beat, name=f"heartbeat {name}"))
             node = await underlay.add_node(name) if underlay is not None else None
-            kubelets[name] = kubelet.Kubelet(
+            netns = cluster.workspace.netns
+            cluster.kubelets[name] = kubelet.Kubelet(
                 client,
                 node=name,
                 host=host,
-                attacher=_attacher(wanted, space, name, node),
-                sandboxes=sandboxes.NoNamespaces(space.netns) if underlay is None else sandboxes.Namespaces(underlay),
+                attacher=_attacher(cluster, name, node),
+                sandboxes=sandboxes.NoNamespaces(netns) if underlay is None else sandboxes.Namespaces(underlay),
                 events=events,
                 clock=clock,
             )
-            tasks.append(group.create_task(kubelets[name].run(), name=f"kubelet {name}"))
-        yield kubelets
+            tasks.append(group.create_task(cluster.kubelets[name].run(), name=f"kubelet {name}"))
+        yield
         for task in tasks:
             task.cancel()
 
 
-def _attacher(
-    wanted: Network, space: Workspace, name: str, node: namespaces.Namespace | None
-) -> attach.Plugins | attach.Netlink:
-    ipam = services.ipam_config(space, name)
-    folders = (space.plugins, *cni.SYSTEM_FOLDERS)
-    if wanted == "none" or node is None:
+def _attacher(cluster: Cluster, name: str, node: namespaces.Namespace | None) -> attach.Plugins | attach.Netlink:
+    ipam = services.ipam_config(cluster.workspace, name)
+    folders = (cluster.workspace.plugins, *cni.SYSTEM_FOLDERS)
+    if cluster.network == "none" or node is None:
         return attach.Plugins(attach.alone(ipam), folders, None)
-    if wanted == "plugins":
+    if cluster.network == "plugins":
         return attach.Plugins(attach.chained(ipam), folders, node)
     return attach.Netlink(attach.Plugins(attach.alone(ipam), folders, None), node)
 
 
+async def _missing_controllers(running: Plane, client: KubeClient) -> tuple[manager.Plan, ...]:
+    """What nobody in the cluster does. Two who did it would fight."""
+    controllers, scheduler = running.controllers, running.scheduler
+    if running.kind == "kubeconfig":
+        controllers = scheduler = await has_controllers(client)
+    return (*(() if controllers else manager.CONTROLLERS), *(() if scheduler else manager.SCHEDULER))
+
+
 async def has_controllers(client: KubeClient) -> bool:
-    """Whether a kube-controller-manager leads: it renews a Lease of this name, as do those of every distribution."""
+    """Whether a kube-controller-manager has been at work in this cluster: it puts this object into every namespace."""
     try:
-        lease = await client.get(resources.LEASES, "kube-controller-manager", namespace="kube-system")
+        await client.get(resources.CONFIG_MAPS, "kube-root-ca.crt", namespace="default")
     except errors.NotFound:
         return False
-    return bool(lease["spec"].get("holderIdentity"))
+    return True

@@ -138,7 +138,8 @@ class Kubelet:
         """None when the pod was deleted before it had a network."""
         waits = backoff.delays(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=random.SystemRandom())
         while pod.is_wanted and pod.latest is not None:
-            attachment, sandbox = await self._open(pod.latest)
+            seen = pod.latest  # the pod may be gone after each await
+            attachment, sandbox = await self._open(seen)
             added: Network | None = None
             try:
                 async with self._adds:
@@ -146,8 +147,8 @@ class Kubelet:
                 added = Network(attachment, sandbox, result)
                 return added
             except (CniError, LinkError) as error:
-                self._report_failure(pod.latest, error)
-                await self._delete(pod.latest, attachment, sandbox, None)
+                self._report_failure(seen, error)
+                await self._delete(attachment, sandbox, None)
             finally:
                 if added is None:
                     self._sandboxes.close(sandbox)
@@ -206,19 +207,17 @@ class Kubelet:
             await self._write_status(pod, status)
 
     async def _tear_down(self, pod: _Pod, network: Network) -> None:
-        await self._delete(pod.latest, network.attachment, network.sandbox, network.result)
+        await self._delete(network.attachment, network.sandbox, network.result)
         pod.network = None
         self._sandboxes.close(network.sandbox)
 
-    async def _delete(
-        self, pod: Object | None, attachment: Attachment, sandbox: Sandbox, result: dict[str, Any] | None
-    ) -> None:
+    async def _delete(self, attachment: Attachment, sandbox: Sandbox, result: dict[str, Any] | None) -> None:
         """CNI DEL until it succeeds, as runtimes do."""
         for wait in backoff.delays(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=random.SystemRandom()):
             try:
                 await self._attacher.delete(attachment, sandbox, result)
             except (CniError, LinkError) as error:
-                name = attachment.args["K8S_POD_NAME"] if pod is None else _key(pod)
+                name = f"{attachment.args['K8S_POD_NAMESPACE']}/{attachment.args['K8S_POD_NAME']}"
                 log.warning("pod_sandbox_not_removed", node=self.node, pod=name, error=str(error))
                 await self._clock.sleep(wait)
             else:

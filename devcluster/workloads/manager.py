@@ -7,6 +7,7 @@ changed. Decisions are safe to repeat, and what this process wrote is in the cac
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, assert_never
 
 from allocator.kube import errors, resources
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-CONTROLLERS = (deployments.plan, replicasets.plan, statefulsets.plan, jobs.plan, scheduling.plan)
+Plan = Callable[[World], Iterator[Action]]
+
+# What kube-controller-manager does, and what kube-scheduler does.
+CONTROLLERS: tuple[Plan, ...] = (deployments.plan, replicasets.plan, statefulsets.plan, jobs.plan, garbage.plan)
+SCHEDULER: tuple[Plan, ...] = (scheduling.plan,)
 
 PARALLEL_WRITES = 16
 # How long an owner whose pod was refused, or a write that failed, waits for its next try.
@@ -47,8 +52,8 @@ KINDS = (
 
 
 class Manager:
-    def __init__(self, client: KubeClient, *, events: Recorder, clock: Clock) -> None:
-        self._client, self._events, self._clock = client, events, clock
+    def __init__(self, client: KubeClient, plans: tuple[Plan, ...], *, events: Recorder, clock: Clock) -> None:
+        self._client, self._plans, self._events, self._clock = client, plans, events, clock
         self._woken = asyncio.Event()
         self._caches = {kind: Cache(client, kind, clock=clock, on_change=self._changed) for kind in KINDS}
         self._assumed: dict[str, str] = {}
@@ -97,7 +102,7 @@ class Manager:
     async def _pass(self, world: World) -> None:
         moment = self._clock.monotonic()
         self._paused = {uid: at for uid, at in self._paused.items() if at > moment}
-        actions = [action for plan in (*CONTROLLERS, garbage.plan) for action in plan(world)]
+        actions = [action for plan in self._plans for action in plan(world)]
         async with asyncio.TaskGroup() as group:
             for action in actions:
                 if _subject(action)["metadata"]["uid"] not in self._paused:

@@ -15,12 +15,12 @@ from allocator.kube import resources
 from allocator.kube.errors import NotFound
 from allocator.kube.events import Recorder
 from allocator.runtime.clock import SystemClock
-from devcluster.cluster import has_controllers
 from devcluster.nodes import attach, podstatus, registration
 from devcluster.nodes.kubelet import Kubelet
 from devcluster.nodes.sandboxes import NoNamespaces
+from devcluster.plane import envtest
 from devcluster.waiting import until
-from devcluster.workloads.manager import Manager
+from devcluster.workloads import manager
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -102,6 +102,16 @@ def workload(app: str, **annotations: str) -> dict[str, Any]:
     return {"selector": {"matchLabels": {"app": app}}, "template": template}
 
 
+def missing_controllers(plane: Plane) -> tuple[manager.Plan, ...]:
+    if plane.kind != "envtest":
+        return (*manager.CONTROLLERS, *manager.SCHEDULER)
+    beside = {path.name for path in envtest.binaries().iterdir()}
+    return (
+        *(() if "kube-controller-manager" in beside else manager.CONTROLLERS),
+        *(() if "kube-scheduler" in beside else manager.SCHEDULER),
+    )
+
+
 @asynccontextmanager
 async def _nodes(plane: Plane, kube: KubeClient, folder: Path) -> AsyncIterator[dict[str, Kubelet]]:
     clock = SystemClock()
@@ -113,9 +123,9 @@ async def _nodes(plane: Plane, kube: KubeClient, folder: Path) -> AsyncIterator[
     kubelets = {}
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(events.run(), name="events")]
-        if not await has_controllers(kube):
-            manager = Manager(kube, events=events, clock=clock)
-            tasks.append(group.create_task(manager.run(), name="workloads"))
+        if plans := missing_controllers(plane):
+            workloads = manager.Manager(kube, plans, events=events, clock=clock)
+            tasks.append(group.create_task(workloads.run(), name="workloads"))
         for name in ("node-1", "node-2"):
             await registration.register(kube, name, host="192.0.2.1", clock=clock)
             kubelets[name] = Kubelet(
