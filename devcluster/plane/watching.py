@@ -93,7 +93,7 @@ class Watch:
             except TimeoutError:
                 now = loop.time()
                 next_bookmark = min(now + BOOKMARK_S, last_bookmark if now < last_bookmark else deadline)
-                if self._bookmarks and self._live.empty():
+                if self._bookmarks and now < deadline and self._live.empty():
                     yield "BOOKMARK", self._bookmark(self._store.revision)
                 continue
             if seen_now := self._seen(event):

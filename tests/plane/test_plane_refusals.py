@@ -9,7 +9,7 @@ import pytest
 from allocator.kube.client import KubeClient
 from allocator.kube.resources import Object, Resource
 from devcluster.plane import Plane
-from tests.plane.support import config_map, eventually, request, widget
+from tests.plane.support import request, widget
 
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -117,11 +117,9 @@ async def test_a_null_where_none_is_allowed_is_dropped(kube: KubeClient, widgets
     assert made["spec"] == {"color": "red", "size": 1}
 
 
-async def test_a_head_request_is_a_get_without_a_body(plane: Plane, kube: KubeClient, namespace: str) -> None:
-    await kube.raw("POST", CONFIG_MAPS.format(namespace), body=config_map("a", namespace))
-
-    async def found() -> bool:
-        status, text, _ = await request(plane, "HEAD", f"{CONFIG_MAPS.format(namespace)}/a")
-        return (status, text) == (200, "")
-
-    await eventually(found)
+async def test_a_head_request_is_a_get_without_a_body(
+    plane: Plane, kube: KubeClient, widgets: Resource, namespace: str
+) -> None:
+    await kube.create(widgets, widget("one", namespace))
+    status, text, _ = await request(plane, "HEAD", widgets.path(namespace, "one"))
+    assert (status, text) == (200, "")

@@ -92,7 +92,7 @@ async def test_a_watch_of_metadata_carries_metadata(kube: KubeClient, widgets: R
 
 
 async def test_a_quiet_watch_gets_a_bookmark_and_ends_in_time(
-    kube: KubeClient, widgets: Resource, namespace: str
+    plane: Plane, kube: KubeClient, widgets: Resource, namespace: str
 ) -> None:
     start = await version(kube, widgets, namespace)
     kinds = []
@@ -101,7 +101,8 @@ async def test_a_quiet_watch_gets_a_bookmark_and_ends_in_time(
         async for kind, obj in events:
             kinds.append(kind)
             assert int(obj["metadata"]["resourceVersion"]) >= int(start)
-    assert set(kinds) == {"BOOKMARK"}
+    # A real server may have nothing to tell: it sends a bookmark once its cache has moved on.
+    assert set(kinds) <= {"BOOKMARK"} if plane.real else kinds == ["BOOKMARK"]
 
 
 async def test_a_version_of_long_ago_is_gone(kube: KubeClient, widgets: Resource, namespace: str) -> None:
