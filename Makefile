@@ -29,7 +29,7 @@ lint: install ## ruff, mypy strict, import contracts
 	$(BIN)/lint-imports
 
 test: lint ## lint and every test (PLANE=envtest runs tests/plane on a real control plane)
-	PLANE=$(PLANE) $(BIN)/python -X dev -m pytest
+	PLANE=$(PLANE) $(BIN)/python -X dev -m pytest -n auto --dist loadfile
 
 bench: install ## speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench $(PLANE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import IntervalSet, to_address
-from allocator.domain.record import State, claimed, cooling_ends, reclaimed
+from allocator.domain.record import State, claimed, reclaimed
 from allocator.runtime.shared import SharedRead
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class PoolClaims:
         """
         now = self._clock.now()
         cooling = [each for each in records if each.state is State.COOLING and each.address in usable]
-        for old in sorted(cooling, key=lambda record: cooling_ends(record, now)):
+        for old in sorted(cooling, key=lambda record: record.until or now):
             if int(old.address) not in self._in_flight:
                 record = await self._try(int(old.address), old, pool, holder, slot)
                 if record is not None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-LEASE: Final = "spiderpool-controller"
+# The original's name: while one is replaced by the other, only one of them reclaims.
+LEASE: Final = "spiderpool-controller-leases"
 # A reclaim turn that takes longer than this hangs: a mass release takes seconds, each call has a deadline.
 TURN_LIMIT_S: Final = 300.0
 

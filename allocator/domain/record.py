@@ -86,12 +86,7 @@ class Record:
 
     def is_free(self, now: datetime) -> bool:
         """Whether the address may be claimed by anyone: cooling, and the delay is over."""
-        return self.state is State.COOLING and cooling_ends(self, now) <= now
-
-
-def cooling_ends(record: Record, now: datetime) -> datetime:
-    """When the cooling of a record ends. Clamped to REUSE_DELAY from now, so that no clock can lock an address away."""
-    return min(record.until or now, now + REUSE_DELAY)
+        return self.state is State.COOLING and (self.until is None or self.until <= now)
 
 
 def claimed(address: Address, pool: str, holder: Holder, slot: Slot | None, now: datetime) -> Record:

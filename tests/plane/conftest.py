@@ -130,10 +130,13 @@ async def _remove_all(client: KubeClient, resource: Resource) -> None:
 
 @pytest.fixture
 async def namespace(kube: KubeClient) -> AsyncIterator[str]:
-    """The name of a fresh namespace, deleted after the test."""
+    """The name of a fresh namespace, deleted after the test, its pods at once: no kubelet ends them here."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     await kube.create(resources.NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
+    for pod in (await kube.list(resources.PODS, namespace=name))["items"]:
+        with suppress(NotFound):
+            await kube.delete(resources.PODS, pod["metadata"]["name"], namespace=name, grace_period_s=0)
     with suppress(NotFound):
         await kube.delete(resources.NAMESPACES, name)
 

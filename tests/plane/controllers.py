@@ -89,7 +89,7 @@ def running_controller(
 async def leader_of(kube: KubeClient, namespace: str) -> str:
     """The identity given to the replica that holds the lease now; "" for none."""
     try:
-        lease = await kube.get(LEASES, "spiderpool-controller", namespace=namespace)
+        lease = await kube.get(LEASES, "spiderpool-controller-leases", namespace=namespace)
     except NotFound:
         return ""
     return str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
