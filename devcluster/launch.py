@@ -12,6 +12,11 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def command(program: str, *arguments: str) -> list[str]:
+    """The command line that starts `program` (a path) so that it dies with the calling process."""
+    return [sys.executable, "-IS", __file__, str(os.getpid()), program, *arguments]
+
+
 def main() -> None:
     parent, program, *arguments = sys.argv[1:]
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

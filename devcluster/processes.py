@@ -52,11 +52,9 @@ class Processes:
         is cancelled, as everything in the body of `processes` is.
         """
         log = self._logs / f"{name}.log"
-        starter = [sys.executable, "-IS", launch.__file__, str(os.getpid())]
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *starter,
-                *command,
+                *launch.command(*command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

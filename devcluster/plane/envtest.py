@@ -19,6 +19,7 @@ import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from devcluster import launch
 from devcluster.plane import tls
 
 DEFAULT_BINARIES = Path("/usr/local/kubebuilder/bin")
@@ -74,8 +75,9 @@ async def _started(folder: Path, work: Path, name: str, arguments: Sequence[str]
     log = work / f"{name}.log"
     with log.open("wb") as output:
         # A process group of its own: Ctrl-C goes to us, and the cluster stays while we tidy up in it.
+        command = launch.command(str(folder / name), *arguments)
         process = await asyncio.create_subprocess_exec(
-            folder / name, *arguments, cwd=work, stdout=output, stderr=output, process_group=0
+            *command, cwd=work, stdout=output, stderr=output, process_group=0
         )
     try:
         yield _Process(name, process, log)
