@@ -224,6 +224,9 @@ class Api:
             raise problems.bad_request(_OTHER_NAMESPACE)
         if (given := after.get("name", name)) != name:
             raise problems.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+        # Before the uid: a patch that names both of an object's predecessor is a conflict, as on kube-apiserver.
+        if after.get("resourceVersion", before["resourceVersion"]) not in ("", before["resourceVersion"]):
+            raise problems.conflict(rt, name)
         if (given := after.get("uid", before["uid"])) != before["uid"]:
             if not isinstance(change, Replacement):  # only a PUT means it as a precondition
                 cause = problems.invalid_value("metadata.uid", f'"{given}"', "field is immutable")
@@ -232,8 +235,6 @@ class Api:
             raise problems.conflict(rt, name, why)
         if causes := strategy.check_unconditional(rt, new):
             raise problems.invalid(rt, name, causes)
-        if after.get("resourceVersion", before["resourceVersion"]) not in ("", before["resourceVersion"]):
-            raise problems.conflict(rt, name)
         after["resourceVersion"] = before["resourceVersion"]
         after.setdefault("name", name)
         if rt.namespaced:
