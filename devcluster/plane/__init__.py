@@ -1,4 +1,21 @@
-"""Control planes for tests and demo: the embedded stand-in, a real one from binaries, or a given cluster."""
+"""Control planes for tests and demo: the embedded stand-in, a real one from binaries, or a given cluster.
+
+`embedded` is an API server in this process, for machines that have no other; never for production. Its reference is
+kube-apiserver: `tests/plane` runs on both, and a difference that is not in this list is a bug of the stand-in.
+
+It leaves out
+* CEL: `x-kubernetes-validations` are stored, not evaluated; a webhook is called whatever its `matchConditions` say;
+  ValidatingAdmissionPolicies have no effect;
+* server-side apply (answered with 415) and `metadata.managedFields`;
+* authorization: the one credential in the kubeconfig may do everything, and `--as` speaks for anyone;
+* schemas of built-in kinds: a misspelt field of a Pod is kept, `kubectl explain pod.spec` knows nothing; of their rules
+  only those are kept whose breach would confuse a controller;
+* conversion between versions of a CRD, beyond `apiVersion` itself; `format` of strings in schemas;
+* webhooks named by Service (no network leads there: they count as failed), aggregated API servers, protobuf answers;
+* controllers: it collects garbage and ends namespaces and definitions, but makes no pods and no service accounts.
+
+What is written is kept in memory only, with the last 20,000 changes for watches.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -184,6 +184,8 @@ class Api:
     def _decode(self, rt: ResourceType, raw: Object, call: Call) -> Object:
         """Checks what the object says it is, and drops or refuses fields that its schema does not know."""
         strategy.check_type(rt, raw)
+        if not rt.custom:
+            defaults.check_times(rt, raw)
         obj = {"apiVersion": rt.api_version, "kind": rt.kind} | raw | {"metadata": raw.get("metadata") or {}}
         complaints = [f'duplicate field "{path}"' for path in call.duplicates]
         if rt.schema is not None:

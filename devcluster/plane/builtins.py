@@ -1,4 +1,4 @@
-"""The built-in kinds: one line each. Their content is not validated against a schema (see README of this package)."""
+"""The built-in kinds: one line each. Their content is not checked against a schema (see the package's docstring)."""
 # ruff: noqa: E501 -- a table reads best with one row a line
 
 from devcluster.plane import columns

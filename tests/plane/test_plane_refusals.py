@@ -16,6 +16,7 @@ JSON_PATCH = "application/json-patch+json"
 WIDGETS = "/apis/test.example.com/v1/namespaces/{}/widgets"
 CONFIG_MAPS = "/api/v1/namespaces/{}/configmaps"
 PODS = "/api/v1/namespaces/{}/pods"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
@@ -57,6 +58,7 @@ REFUSALS: dict[str, tuple[str, str, Any, str, int, str | None, str]] = {
     "the end of the default namespace": ("DELETE", "/api/v1/namespaces/default", None, "", 403, "Forbidden", "this namespace may not be deleted"),
     "a pod without containers": ("POST", PODS, {"metadata": {"name": "a"}, "spec": {}}, "", 422, "Invalid", "spec.containers: Required value"),
     "a webhook that lacks everything": ("POST", WEBHOOKS, {"metadata": {"name": "x"}, "webhooks": [{"name": "x"}]}, "", 422, "Invalid", "webhooks[0].clientConfig: Required value: exactly one of url or service is required"),
+    "a lease with coarse times": ("POST", LEASES, {"metadata": {"name": "a"}, "spec": {"renewTime": "2026-01-01T00:00:00Z"}}, "", 400, "BadRequest", 'Lease in version "v1" cannot be handled as a Lease: parsing time "2026-01-01T00:00:00Z"'),
     "a resource that is not served": ("GET", "/api/v1/things", None, "", 404, "NotFound", "the server could not find the requested resource"),
 }  # fmt: skip
 
