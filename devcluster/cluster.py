@@ -46,6 +46,7 @@ class Cluster:
     plane: Plane
     client: KubeClient
     network: Network
+    because: str  # why the network is no more real than it is; "" for the most real one
     kubelets: dict[str, kubelet.Kubelet] = field(default_factory=dict)
 
     @property
@@ -61,11 +62,13 @@ class Cluster:
         await self.kubelets[node].crash_pod(uid)
 
 
-def possible_network() -> Network:
-    """The most real one: macvlan plugin, or the same interface through netlink, or none without the right to it."""
-    if not namespaces.are_possible():
-        return "none"
-    return "plugins" if cni.find(attach.MAIN_PLUGIN, cni.SYSTEM_FOLDERS) else "netlink"
+async def possible_network(folder: Path) -> tuple[Network, str]:
+    """The most real one, and why it is not more: macvlan plugin, or the same interface through netlink, or none."""
+    if why := await network.obstacle(folder):
+        return "none", why
+    if cni.find(attach.MAIN_PLUGIN, cni.SYSTEM_FOLDERS):
+        return "plugins", ""
+    return "netlink", f"there is no macvlan CNI plugin in {' or '.join(map(str, cni.SYSTEM_FOLDERS))}"
 
 
 @asynccontextmanager
@@ -78,11 +81,13 @@ async def run(settings: Settings) -> AsyncIterator[Cluster]:
             plane.start_plane(settings.plane, space.plane, kubeconfig=settings.kubeconfig) as running,
             KubeClient.connect(kubeconfig=running.kubeconfig, user_agent=USER_AGENT) as client,
         ):
-            wanted = settings.network or possible_network()
+            wanted, why = (settings.network, "as asked") if settings.network else await possible_network(space.netns)
             with _underlay(wanted, space) as underlay:
                 if underlay is not None:
                     await underlay.build()
-                made = Cluster(settings=settings, workspace=space, plane=running, client=client, network=wanted)
+                made = Cluster(
+                    settings=settings, workspace=space, plane=running, client=client, network=wanted, because=why
+                )
                 async with _parts(made, underlay):
                     yield made
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+log = logs.get_logger(__name__)
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What a person can do something about: told in its own words. Anything else is a bug and gets a traceback.
@@ -62,7 +64,7 @@ async def _run(arguments: argparse.Namespace, settings: cluster.Settings) -> int
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.on_signal, number)
     try:
-        with log_to(settings.directory / "logs" / "devcluster.log"):
+        with log_to(settings.directory / "logs"):
             if arguments.verb == "up":
                 await demo.up(settings, stay=stop.wait)
             else:
@@ -122,11 +124,16 @@ class _LogFile:
 
 
 @contextmanager
-def log_to(path: Path) -> Iterator[None]:
+def log_to(folder: Path) -> Iterator[None]:
     """Send this process's own log lines to a file: the terminal is for what is shown."""
-    with redirect_stderr(cast("TextIO", _LogFile(path))):
+    with redirect_stderr(cast("TextIO", _LogFile(folder / "devcluster.log"))):
         logs.configure("info")
-        yield
+        try:
+            yield
+        except Exception:
+            if folder.exists():  # it does not when the workspace itself was refused
+                log.exception("devcluster_failed")
+            raise
 
 
 def _fail(error: Exception, folder: Path) -> int:
@@ -137,10 +144,10 @@ def _fail(error: Exception, folder: Path) -> int:
         else:
             sys.excepthook(type(cause), cause, cause.__traceback__)
     told = "\n".join(map(str, causes))
-    for log in sorted(folder.glob("*.log")):
+    for path in sorted(folder.glob("*.log")):
         # A process that failed has shown its own already; the plugin's say what the agents' say.
-        if str(log) not in told and not log.name.startswith("plugin-"):
-            _say(f"the end of {log}:\n{processes.tail(log, lines=3, width=240)}")
+        if str(path) not in told and not path.name.startswith("plugin-"):
+            _say(f"the end of {path}:\n{processes.tail(path, lines=3, width=240)}")
     if folder.exists():
         _say(f"all logs are in {folder}")
     return 1

@@ -23,11 +23,10 @@ STAND_IN = (
     "--plane envtest or kubeconfig takes a real one"
 )
 NETWORKS = {
-    "plugins": "pods are network namespaces; the macvlan CNI plugin makes their interface and delegates to spiderpool",
-    "netlink": "pods are network namespaces; there is no macvlan CNI plugin in /opt/cni/bin or /usr/lib/cni, so the "
-    "devcluster makes the same interface through netlink and calls the spiderpool plugin alone",
-    "none": "no right to make network namespaces (not root): the spiderpool plugin is called alone, and pods have "
-    "addresses but no links",
+    "plugins": "pods are network namespaces; the macvlan CNI plugin makes their interface and calls spiderpool",
+    "netlink": "pods are network namespaces; the devcluster makes their macvlan interface through netlink "
+    "and calls the spiderpool plugin alone",
+    "none": "the spiderpool plugin is called alone, and pods have addresses but no links",
 }
 
 
@@ -65,7 +64,7 @@ async def _running(settings: cluster.Settings, show: Show) -> AsyncIterator[Demo
     async with cluster.run(settings) as made:
         if not made.plane.real:
             show.note(STAND_IN)
-        show.note(NETWORKS[made.network])
+        show.note(f"{made.because}: {NETWORKS[made.network]}" if made.because else NETWORKS[made.network])
         if kubectl.is_installed():
             show.kubectl = kubectl.Installed(
                 made.plane.kubeconfig, cache=made.workspace.directory / "kubectl", folder=ROOT

@@ -107,13 +107,13 @@ class Demo:
     async def connect(self) -> None:
         self.show.step("Traffic between pods on different nodes, over the underlay")
         if self.cluster.network == "none":
-            self.show.note(
-                "left out: without root there are no network namespaces, so pods have addresses but no links"
-            )
+            self.show.note(f"left out, for pods have no links here ({self.cluster.because})")
             return
         by_node: dict[str, list[observe.PodAddress]] = {}
         for one in sorted(await self._addresses(), key=lambda one: one.pod):
             by_node.setdefault(one.node, []).append(one)
+        if len(by_node) < 2:
+            self.show.note("left out: there is one node only")
         for (_, here), (_, there) in itertools.combinations(sorted(by_node.items()), 2):
             for pool in POOLS:
                 client = next(one for one in here if one.pool == pool)

@@ -1,6 +1,7 @@
 """Links, addresses and routes through netlink. Every function works in the namespace of the calling thread.
 
-Run them with namespaces.inside(); descriptors of other namespaces say where a new link goes.
+Run them with namespaces.inside(), never on the event loop's own thread (pyroute2 has a loop of its own inside);
+descriptors of other namespaces say where a new link goes.
 """
 
 from __future__ import annotations

@@ -49,15 +49,6 @@ def create(name: str, folder: Path) -> Namespace:
     return Namespace(name=name, descriptor=descriptor, path=path)
 
 
-def are_possible() -> bool:
-    """Whether this process may make network namespaces (CAP_SYS_ADMIN, normally root)."""
-    try:
-        os.close(_in_fresh_thread(_unshare))
-    except OSError:
-        return False
-    return True
-
-
 def run_inside(
     namespace: Namespace, work: Callable[Params, Value], *args: Params.args, **kwargs: Params.kwargs
 ) -> Value:

@@ -39,8 +39,8 @@ async def register(client: KubeClient, name: str, *, host: str, clock: Clock) ->
     with contextlib.suppress(errors.AlreadyExists):
         await client.create(resources.NODES, node)
     await _report(client, name, host, clock)
-    # The API server taints each new node as not ready (plugin TaintNodesByCondition); where no node-lifecycle controller
-    # runs nobody else takes that off.
+    # The API server taints each new node as not ready (plugin TaintNodesByCondition); where no node-lifecycle
+    # controller runs nobody else takes that off.
     await client.patch(resources.NODES, name, {"spec": {"taints": None}})
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.nodes import namespaces, network
+from devcluster.nodes import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def namespaces_are_possible() -> None:
-    if not namespaces.are_possible():
-        pytest.skip("needs root: network namespaces cannot be made here (CAP_SYS_ADMIN)")
+def an_underlay_is_possible(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if why := asyncio.run(network.obstacle(tmp_path_factory.mktemp("probe"))):
+        pytest.skip(f"needs root and a kernel with bridge, veth and macvlan: {why}")
 
 
 @pytest.fixture

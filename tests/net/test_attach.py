@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from allocator.runtime.tasks import both
 from devcluster.nodes import attach, cni, links, namespaces, traffic
 
 if TYPE_CHECKING:
@@ -69,13 +70,14 @@ async def test_pods_on_two_nodes_reach_each_other(
     underlay: Underlay, make: Callable[[namespaces.Namespace], attach.Attacher]
 ) -> None:
     await underlay.build()
-    places = []
-    for number in (1, 2):
+
+    async def start(number: int) -> namespaces.Namespace:
         attachment, pod, namespace = await sandbox(underlay, number)
         await make(await underlay.add_node(f"node-{number}")).add(attachment, pod)
         await namespaces.inside(namespace, links.wait_settled, "eth0", within_s=10)
-        places.append(namespace)
+        return namespace
 
+    places = await both(start(1), start(2))
     for family in ("10.7.0.{}", "fd00:7::{}"):
         one, two = (traffic.Place(place, ip_address(family.format(n))) for n, place in enumerate(places, 1))
         assert await traffic.echo(one, two) < traffic.TRIES

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pyroute2
 import pytest
 
-from devcluster.nodes import links, namespaces, traffic
+from allocator.runtime.tasks import both
+from devcluster.nodes import links, namespaces, network, traffic
 
 if TYPE_CHECKING:
     from devcluster.nodes.network import Underlay
@@ -41,8 +42,8 @@ def unplug() -> None:
 
 async def test_pods_on_different_nodes_reach_each_other_over_ipv4_and_ipv6(underlay: Underlay) -> None:
     await underlay.build()
-    one = await pod_on(underlay, await underlay.add_node("node-1"), "pod-1", 1)
-    two = await pod_on(underlay, await underlay.add_node("node-2"), "pod-2", 2)
+    near, far = await underlay.add_node("node-1"), await underlay.add_node("node-2")
+    one, two = await both(pod_on(underlay, near, "pod-1", 1), pod_on(underlay, far, "pod-2", 2))
 
     assert await traffic.echo(one, two) < traffic.TRIES
     assert await traffic.echo(six(two), six(one)) < traffic.TRIES
@@ -51,8 +52,7 @@ async def test_pods_on_different_nodes_reach_each_other_over_ipv4_and_ipv6(under
 async def test_pods_on_one_node_reach_each_other(underlay: Underlay) -> None:
     await underlay.build()
     node = await underlay.add_node("node-1")
-    one = await pod_on(underlay, node, "pod-1", 1)
-    two = await pod_on(underlay, node, "pod-2", 2)
+    one, two = await both(pod_on(underlay, node, "pod-1", 1), pod_on(underlay, node, "pod-2", 2))
 
     assert await traffic.echo(one, two) < traffic.TRIES
 
@@ -60,9 +60,8 @@ async def test_pods_on_one_node_reach_each_other(underlay: Underlay) -> None:
 async def test_an_unplugged_pod_is_reported_as_no_traffic(underlay: Underlay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "TRIES", 1)
     await underlay.build()
-    one = await pod_on(underlay, await underlay.add_node("node-1"), "pod-1", 1)
-    far = await underlay.add_node("node-2")
-    two = await pod_on(underlay, far, "pod-2", 2)
+    near, far = await underlay.add_node("node-1"), await underlay.add_node("node-2")
+    one, two = await both(pod_on(underlay, near, "pod-1", 1), pod_on(underlay, far, "pod-2", 2))
     await namespaces.inside(far, unplug)
 
     with pytest.raises(traffic.NoTrafficError, match=r"10\.9\.0\.1 to 10\.9\.0\.2"):
@@ -134,3 +133,23 @@ def test_a_closed_namespace_has_no_name(tmp_path: Path) -> None:
     namespace.close()
 
     assert not (tmp_path / "gone").is_symlink()
+
+
+def test_nothing_stands_in_the_way_of_an_underlay_here(tmp_path: Path) -> None:
+    before = links.names()
+
+    assert asyncio.run(network.obstacle(tmp_path)) == ""
+    assert list(tmp_path.iterdir()) == []
+    assert links.names() == before
+
+
+def test_the_lack_of_a_right_is_told_and_not_raised(tmp_path: Path) -> None:
+    script = f"""
+        import asyncio, os, pathlib
+        from devcluster.nodes import network
+        os.setuid(65534)
+        print(asyncio.run(network.obstacle(pathlib.Path({str(tmp_path)!r}))))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "no right to make network namespaces (not root)", done.stderr

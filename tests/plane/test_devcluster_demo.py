@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -54,7 +55,7 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-async def test_it_runs_to_its_end_without_root_and_without_kubectl(tmp_path: Path) -> None:
+async def test_it_runs_to_its_end_without_namespaces_and_without_kubectl(tmp_path: Path) -> None:
     folder = tmp_path / "dc"
     async with demo(folder, "--network", "none", path="/nonexistent") as process:
         status = await process.wait()
@@ -62,8 +63,9 @@ async def test_it_runs_to_its_end_without_root_and_without_kubectl(tmp_path: Pat
 
     assert status == 0, text
     assert "kubectl is not installed: the same requests go through the kubernetes client" in text
-    assert "left out: without root there are no network namespaces" in text
-    assert text.strip().splitlines()[-1].startswith("10 pods, 18 addresses, ")
+    assert "left out, for pods have no links here (as asked)" in text
+    # Sixteen for eight pods, and two more unless a slow machine let two cool down meanwhile.
+    assert re.fullmatch(r"10 pods, 1[678] addresses, [0-9.]+ seconds", text.strip().splitlines()[-1])
     assert not folder.exists()
     assert processes_of(folder) == []
 
