@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import os
 import random
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +24,11 @@ from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
-from allocator.runtime import lifecycle, logs
+from allocator.ports import World
+from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
-from allocator.runtime.config import ConfigError, load_conf
-from allocator.service import Allocator, World
+from allocator.runtime.config import env_str, load_conf
+from allocator.service import Allocator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +40,7 @@ _log = logs.get_logger(__name__)
 
 # A rolling update starts the new agent while the old one still answers; it has 10 s to finish, and a little more.
 LOCK_PATIENCE_S: Final = 30.0
+HEALTH: Final = flags.HostPort("0.0.0.0", 5710)  # noqa: S104 - the kubelet asks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,58 +49,50 @@ class AgentConfig:
     socket: Path
     state_dir: Path
     kubeconfig: Path | None
-    health_listen: tuple[str, int] | None
+    health_listen: flags.HostPort | None
+    log_level: str
     versions: frozenset[Version]
     static_pods: bool
     networks: Networks
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def command(  # noqa: PLR0913 - the flags
+def read_config(  # noqa: PLR0913 - the flags
     *,
-    node: Annotated[str, typer.Option(envvar="SPIDERPOOL_NODE_NAME", help="the node whose pods this agent serves")],
-    socket: Annotated[Path | None, typer.Option(help="unix socket for the CNI plugin [conf.yml]")] = None,
-    state_dir: Annotated[Path, typer.Option(help="where the lock and the plugin's intents are")] = Path(
+    node: Annotated[str, typer.Option(envvar="SPIDERPOOL_NODE_NAME", help="The node whose pods this agent serves.")],
+    socket: Annotated[Path | None, typer.Option(help="Unix socket for the CNI plugin; default: conf.yml's.")] = None,
+    state_dir: Annotated[Path, typer.Option(help="Where the lock and the plugin's intents are.")] = Path(
         "/var/lib/spiderpool"
     ),
-    kubeconfig: Annotated[Path | None, typer.Option(help="default: the pod's service account")] = None,
-    config: Annotated[Path | None, typer.Option(help="conf.yml of the ConfigMap spiderpool-conf")] = None,
-    health_listen: Annotated[str, typer.Option(help="HOST:PORT of the probes; 0 for none")] = "",
-    log_level: Annotated[str, typer.Option(envvar="SPIDERPOOL_LOG_LEVEL")] = "info",
-) -> None:
+    kubeconfig: flags.Kubeconfig = None,
+    conf_file: flags.ConfFile = None,
+    health_listen: flags.HealthListen = HEALTH,
+    log_level: flags.LogLevel = "info",
+) -> AgentConfig:
     """Assign and release addresses for the pods of one node."""
-    try:
-        logs.configure(log_level)
-        conf = load_conf(config)
-        listen = _address(health_listen or f"0.0.0.0:{os.environ.get('SPIDERPOOL_HEALTH_PORT') or 5710}")
-    except (ConfigError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from None
-    agent = AgentConfig(
+    conf = load_conf(conf_file)
+    return AgentConfig(
         node=node,
         socket=socket or Path(conf.ipam_unix_socket_path),
         state_dir=state_dir,
         kubeconfig=kubeconfig,
-        health_listen=listen,
+        health_listen=health_listen,
+        log_level=log_level,
         versions=_versions(conf),
         static_pods=conf.enable_stateful_set,
-        networks=Networks(os.environ.get("SPIDERPOOL_POD_NAMESPACE", ""), os.environ.get("MULTUS_CLUSTER_NETWORK", "")),
+        networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
     )
-    sys.exit(lifecycle.run(lambda: run(agent)))
 
 
 def main() -> None:
-    app()
+    flags.main("spiderpool-agent", read_config, run)
 
 
 async def run(config: AgentConfig) -> None:
     """Compose the agent and serve until cancelled."""
     clock, rng = SystemClock(), random.SystemRandom()
     async with (
-        _node_lock(config.state_dir),
         KubeClient.connect(kubeconfig=config.kubeconfig, user_agent="spiderpool-agent") as client,
+        _node_lock(config.state_dir),
     ):
         view = NodeView(client, config.node, clock=clock, rng=rng, networks=config.networks)
         pools = KubePools(client, clock=clock, rng=rng)
@@ -152,7 +144,7 @@ async def _node_lock(state_dir: Path) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _health(work: Work, listen: tuple[str, int] | None) -> AsyncIterator[None]:
+async def _health(work: Work, listen: flags.HostPort | None) -> AsyncIterator[None]:
     if listen is None:
         yield
         return
@@ -160,21 +152,11 @@ async def _health(work: Work, listen: tuple[str, int] | None) -> AsyncIterator[N
     health.add_routes(runtime_routes(work))
     runner = web.AppRunner(health, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, *listen).start()
+    await web.TCPSite(runner, listen.host or HEALTH.host, listen.port).start()
     try:
         yield
     finally:
         await runner.cleanup()
-
-
-def _address(text: str) -> tuple[str, int] | None:
-    """HOST:PORT, or None for 0. ValueError otherwise."""
-    if text == "0":
-        return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"--health-listen {text!r}: write HOST:PORT, or 0 for none")
-    return host.strip("[]"), int(port)
 
 
 def _versions(conf: Conf) -> frozenset[Version]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from allocator.kube.client import KubeClient
 from allocator.kube.election import Election
-from allocator.runtime import lifecycle, logs
+from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
-from allocator.runtime.config import ConfigError
 from controller.config import read_config
 from controller.health import Health
 from controller.leading import LEASE, Leading
@@ -21,13 +19,7 @@ _log = logs.get_logger(__name__)
 
 
 def main() -> None:
-    logs.configure("info")
-    try:
-        config = read_config(sys.argv[1:])
-        logs.configure(config.log_level)
-    except (ConfigError, ValueError) as error:
-        sys.exit(f"spiderpool-controller: {error}")
-    sys.exit(lifecycle.run(lambda: serve(config)))
+    flags.main("spiderpool-controller", read_config, serve)
 
 
 async def serve(config: ControllerConfig) -> None:

@@ -12,6 +12,8 @@ from allocator.runtime.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from allocator.runtime.flags import HostPort
+
 _log = get_logger(__name__)
 
 PATHS: Final = ("startup", "readiness", "liveness")
@@ -33,7 +35,7 @@ class Health:
         return web.Response(status=500 if problem else 200, text=problem or "ok")
 
     @asynccontextmanager
-    async def listening(self, address: tuple[str, int] | None) -> AsyncIterator[None]:
+    async def listening(self, address: HostPort | None) -> AsyncIterator[None]:
         """Answer probes inside the block; nothing to do without an address. OSError when it is taken."""
         if address is None:
             yield
@@ -44,8 +46,7 @@ class Health:
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         try:
-            host, port = address
-            await web.TCPSite(runner, host or None, port).start()
+            await web.TCPSite(runner, address.host or None, address.port).start()
             _log.info("health_listening", addresses=[list(each[:2]) for each in runner.addresses])
             yield
         finally:

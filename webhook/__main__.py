@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self, assert_never
+from typing import Annotated, assert_never
 
 import typer
 from aiohttp import web
@@ -14,7 +14,7 @@ from aiohttp import web
 from allocator.domain.validation import Families
 from allocator.kube.client import KubeClient
 from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
-from allocator.runtime import config, lifecycle, logs
+from allocator.runtime import config, flags, logs
 from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
 from certs.store import DirectoryStore, SecretStore, Store
@@ -25,7 +25,7 @@ from webhook.rules import Policy, Rules
 
 log = logs.get_logger("webhook")
 
-DEFAULT_PORT = 5722
+LISTEN = flags.HostPort("", 5722)
 
 
 class Register(StrEnum):
@@ -34,35 +34,12 @@ class Register(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen; an empty host means all addresses."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """HOST:PORT, [IPv6]:PORT or :PORT. typer.BadParameter when it is none."""
-        host, colon, port = text.rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
-            raise typer.BadParameter(f"{text!r} is no HOST:PORT: write 127.0.0.1:{DEFAULT_PORT} or :{DEFAULT_PORT}")
-        return cls(host.removeprefix("[").removesuffix("]"), int(port))
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether the host says where others find it."""
-        try:
-            return not ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return bool(self.host)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     kubeconfig: Path | None
-    listen: Address
-    health_listen: Address | None
+    listen: flags.HostPort
+    health_listen: flags.HostPort | None
+    log_level: str
     register: Register
     namespace: str
     cert_dir: Path | None
@@ -84,13 +61,10 @@ async def serve(settings: Config) -> None:
         pools, subnets = (Neighbours(client, resource, clock) for resource in (SPIDER_IP_POOLS, SPIDER_SUBNETS))
         rules = Rules(_policy(settings.conf), pools=pools, subnets=subnets)
         app = server.application(rules, lambda: pools.is_ready and subnets.is_ready)
-        port = await stack.enter_async_context(
-            server.listening(app, settings.listen.host, settings.listen.port, keeper.live.context)
-        )
+        port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live.context))
         if settings.health_listen is not None:
-            health = settings.health_listen
             probes = _probes(pools, subnets)
-            await stack.enter_async_context(server.listening(probes, health.host, health.port, None))
+            await stack.enter_async_context(server.listening(probes, settings.health_listen, None))
         log.info("listening", host=settings.listen.host, port=port)
         async with asyncio.TaskGroup() as group:
             group.create_task(keeper.run(), name="certificates")
@@ -108,7 +82,15 @@ def _names(settings: Config) -> list[str]:
     """What the certificate must be good for: the Service, this machine, and the address to listen on."""
     service = f"{NAME}.{settings.namespace}"
     names = [NAME, service, f"{service}.svc", f"{service}.svc.cluster.local", "localhost", "127.0.0.1", "::1"]
-    return [*names, settings.listen.host] if settings.listen.is_reachable else names
+    return [*names, settings.listen.host] if _is_reachable(settings.listen) else names
+
+
+def _is_reachable(listen: flags.HostPort) -> bool:
+    """Whether the host says where others find it."""
+    try:
+        return not ipaddress.ip_address(listen.host).is_unspecified
+    except ValueError:
+        return bool(listen.host)
 
 
 def _policy(conf: config.Conf) -> Policy:
@@ -119,12 +101,11 @@ def _policy(conf: config.Conf) -> Policy:
 
 
 def _registration(settings: Config, port: int) -> Registration | None:
-    host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
     match settings.register:
         case Register.NONE:
             return None
         case Register.URL:
-            target: UrlTarget | ServiceTarget = UrlTarget(f"https://{host}:{port}")
+            target: UrlTarget | ServiceTarget = UrlTarget(f"https://{flags.HostPort(settings.listen.host, port)}")
         case Register.SERVICE:
             target = ServiceTarget(settings.namespace)
         case _:
@@ -148,54 +129,48 @@ def _probes(pools: Neighbours, subnets: Neighbours) -> web.Application:
     return app
 
 
-def command(  # noqa: PLR0913 - one parameter for each flag
+def read_config(  # noqa: PLR0913 - one parameter for each flag
     *,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to serve; default: the pod's own.")] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="The ConfigMap's conf.yml.")] = None,
+    kubeconfig: flags.Kubeconfig = None,
+    conf_file: flags.ConfFile = None,
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT for TLS, [IPv6]:PORT, :PORT for all addresses; default: :5722.")
-    ] = "",
+        flags.HostPort | None,
+        typer.Option(
+            parser=flags.host_port,
+            metavar="HOST:PORT",
+            envvar="SPIDERPOOL_WEBHOOK_PORT",
+            help="For TLS; [IPv6]:PORT, or :PORT for all addresses.",
+        ),
+    ] = LISTEN,
     register: Annotated[
         Register, typer.Option(help="Send the API server to this process, to the Service, or leave that alone.")
     ] = Register.SERVICE,
-    namespace: Annotated[
-        str,
-        typer.Option(envvar="SPIDERPOOL_POD_NAMESPACE", help="Where the Service, the Secret and our accounts are."),
-    ] = "spiderpool",
+    namespace: flags.Namespace = "spiderpool",
     cert_dir: Annotated[
         Path | None, typer.Option(help="Keep the certificates here, made when missing, and not in a Secret.")
     ] = None,
-    health_listen: Annotated[str, typer.Option(help="HOST:PORT for probes over plain HTTP; 0 for none.")] = "0",
-    log_level: Annotated[
-        str, typer.Option(envvar="SPIDERPOOL_LOG_LEVEL", help="debug, info, warning or error.")
-    ] = "info",
-) -> None:
+    health_listen: flags.HealthListen = None,
+    log_level: flags.LogLevel = "info",
+) -> Config:
     """Admission server for the kinds of Spiderpool: completes and judges what people write."""
-    try:
-        logs.configure(log_level)
-        conf = config.load_conf(config_file)
-        port = config.env_int("SPIDERPOOL_WEBHOOK_PORT", DEFAULT_PORT, minimum=0)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    address = Address.parse(listen or f":{port}")
-    if register is Register.URL and not address.is_reachable:
-        raise typer.BadParameter("--register url needs a HOST in --listen, which the API server can reach")
-    settings = Config(
+    if listen is None:
+        raise config.ConfigError("--listen (SPIDERPOOL_WEBHOOK_PORT) 0: the API server must reach us, give a port")
+    if register is Register.URL and not _is_reachable(listen):
+        raise config.ConfigError("--register url needs a HOST in --listen, which the API server can reach")
+    return Config(
         kubeconfig=kubeconfig,
-        listen=address,
-        health_listen=None if health_listen == "0" else Address.parse(health_listen),
+        listen=listen,
+        health_listen=health_listen,
+        log_level=log_level,
         register=register,
         namespace=namespace,
         cert_dir=cert_dir,
-        conf=conf,
+        conf=config.load_conf(conf_file),
     )
-    raise typer.Exit(lifecycle.run(lambda: serve(settings)))
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
-    app()
+    flags.main("spiderpool-webhook", read_config, serve)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from allocator.runtime.flags import HostPort
     from webhook.review import Request, Verdict
     from webhook.rules import Rules
 
@@ -61,10 +62,10 @@ def application(rules: Rules, is_ready: Callable[[], bool]) -> web.Application:
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """Serve within the block; gives the port, which the system chose when `port` is 0.
+async def listening(app: web.Application, listen: HostPort, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """Serve within the block; gives the port, which the system chose when `listen` has 0.
 
-    `host` empty means all addresses. OSError when the address cannot be had.
+    OSError when the address cannot be had.
     """
     # Nobody compresses reviews; a body of Content-Encoding is refused instead of unpacked (see _body).
     runner = web.AppRunner(
@@ -80,8 +81,8 @@ async def listening(app: web.Application, host: str, port: int, tls: ssl.SSLCont
             raise RuntimeError("aiohttp made no server")
         server = await asyncio.get_running_loop().create_server(
             runner.server,
-            host or None,
-            port,
+            listen.host or None,
+            listen.port,
             ssl=tls,
             ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
             backlog=BACKLOG,

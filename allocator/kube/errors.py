@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from allocator.runtime.config import ConfigError
+
 # Bodies that are no metav1.Status come from proxies and may be whole HTML pages: a line of log is enough of them.
 MESSAGE_LIMIT = 300
 
@@ -74,7 +76,7 @@ class Unreachable(Exception):
     """No (whole) answer: the outcome of a write is unknown. Read before you repeat what is not idempotent."""
 
 
-class NoAccess(Exception):
+class NoAccess(ConfigError):
     """There is no usable kubeconfig, nor a service account; the message says what to do."""
 
 

@@ -7,17 +7,20 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 from allocator.runtime import logs
+from allocator.runtime.config import ConfigError
 
 log = logs.get_logger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+UNUSABLE_SETTING = 2  # the exit code
 
 
 def run(main: Callable[[], Awaitable[None]]) -> int:
     """Run `main` on an event loop of its own and return the exit code of the process.
 
     SIGTERM and SIGINT cancel `main`, which has as long as it needs to clean up; a second signal ends the process
-    at once. 0 when `main` returned or was stopped by a signal, 1 when it raised (one log line `process_failed`).
+    at once. 0 when `main` returned or was stopped by a signal, 1 when it raised (one log line `process_failed`), 2 when
+    that was a ConfigError: its message says what to do, a traceback would not.
     """
     return asyncio.run(_supervise(main))
 
@@ -37,9 +40,11 @@ async def _supervise(main: Callable[[], Awaitable[None]]) -> int:
         if stop.signal is None:
             raise
     except Exception as error:  # the border of the process: whatever comes out here ends it
-        causes = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error))
-        log.exception("process_failed", error=causes)
-        return 1
+        leaves = list(_leaves(error))
+        causes = "; ".join(f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
+        is_setting = all(isinstance(leaf, ConfigError) for leaf in leaves)
+        log.exception("process_failed", error=causes, exc_info=not is_setting)
+        return UNUSABLE_SETTING if is_setting else 1
     finally:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)

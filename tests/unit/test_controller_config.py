@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from allocator.runtime import flags
 from allocator.runtime.config import ConfigError
-from controller.config import read_config
+from allocator.runtime.flags import HostPort
+from controller import config as controller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 NS = ("--namespace", "spiderpool")
+
+
+def read_config(arguments: Sequence[str], environ: Mapping[str, str]) -> controller.ControllerConfig:
+    with CliRunner().isolation(env=environ):
+        return flags.read(controller.read_config, arguments)
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
@@ -18,7 +30,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert reclaim is not None
     assert (reclaim.grace_s, reclaim.sweep_interval_s, config.reuse_delay) == (20, 20, timedelta(seconds=30))
     assert (config.lease.duration_s, config.lease.renew_deadline_s, config.lease.retry_period_s) == (15, 10, 2)
-    assert config.health == ("", 5720)
+    assert config.health == HostPort("", 5720)
 
 
 def test_an_explicit_interval_of_the_original_is_obeyed() -> None:
@@ -45,9 +57,14 @@ def test_reclaim_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize(
     ("text", "address"),
-    [("0", None), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("5720", ("", 5720))],
+    [
+        ("0", None),
+        ("127.0.0.1:0", HostPort("127.0.0.1", 0)),
+        ("[::1]:80", HostPort("::1", 80)),
+        ("5720", HostPort("", 5720)),
+    ],
 )
-def test_the_health_address_is_a_port_an_address_or_nothing(text: str, address: tuple[str, int] | None) -> None:
+def test_the_health_address_is_a_port_an_address_or_nothing(text: str, address: HostPort | None) -> None:
     assert read_config([*NS, "--health-listen", text], {}).health == address
 
 
@@ -57,7 +74,7 @@ def test_the_health_address_is_a_port_an_address_or_nothing(text: str, address: 
         pytest.param([], {}, "--namespace", id="no namespace"),
         pytest.param([*NS, "--reclaim-grace", "0"], {}, "--reclaim-grace", id="no grace"),
         pytest.param([*NS, "--reuse-delay", "nan"], {}, "--reuse-delay", id="not a number"),
-        pytest.param([*NS, "--health-listen", "host"], {}, "health address", id="no port"),
+        pytest.param([*NS, "--health-listen", "host"], {}, "--health-listen", id="no port"),
         pytest.param(NS, {"SPIDERPOOL_LEADER_RENEW_DEADLINE": "20"}, "RENEW_DEADLINE", id="deadline after lease"),
         pytest.param(NS, {"SPIDERPOOL_GC_IP_ENABLED": "maybe"}, "SPIDERPOOL_GC_IP_ENABLED", id="no boolean"),
     ],
