@@ -36,6 +36,7 @@ async def demo(folder: Path, *options: str, path: str | None = None) -> AsyncIte
         if process.returncode is None:
             process.kill()
             await process.wait()
+        print(printed(folder))  # noqa: T201 - pytest shows it when the test fails
 
 
 def printed(folder: Path) -> str:

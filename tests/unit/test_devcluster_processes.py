@@ -86,7 +86,8 @@ def test_a_process_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        assert is_running(child)
+        name = Path(f"/proc/{child}/comm")
+        asyncio.run(until_true(lambda: name.read_text() == "sleep\n", within_s=10, what="the program to be there"))
         process.send_signal(signal.SIGKILL)
 
     asyncio.run(until_true(lambda: not is_running(child), within_s=5, what="the child to die"))
