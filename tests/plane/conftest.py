@@ -25,15 +25,18 @@ from tests.plane.support import WIDGET_DEFINITION, WIDGETS, Kubectl, eventually,
 _ROOT = Path(__file__).resolve().parents[2]
 _START_S = 60.0
 _STOP_S = 20.0
-# Leaves first: an endpoint goes before the pool whose finalizer waits for it.
-_OURS = (
+# Webhooks first, for they may refuse what follows; then leaves: an endpoint goes before the pool whose finalizer
+# waits for it.
+_CLEANED = (
+    resources.MUTATING_WEBHOOKS,
+    resources.VALIDATING_WEBHOOKS,
     resources.SPIDER_ENDPOINTS,
     resources.SPIDER_IP_ADDRESSES,
     resources.SPIDER_IP_POOLS,
     resources.SPIDER_SUBNETS,
     resources.SPIDER_RESERVED_IPS,
+    resources.NODES,
 )
-_WEBHOOKS = (resources.MUTATING_WEBHOOKS, resources.VALIDATING_WEBHOOKS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,24 +101,34 @@ async def _apply_crds(plane: Plane) -> None:
 
 @pytest.fixture
 async def kube(plane: Plane) -> AsyncIterator[KubeClient]:
-    """A client with all rights. What the test leaves of our kinds and of webhook configurations is removed."""
+    """A client with all rights. What the test leaves of our kinds, of webhook configurations and of nodes is removed.
+
+    Only what was not there before: with PLANE=kubeconfig the cluster is somebody's.
+    """
     async with KubeClient.connect(kubeconfig=plane.kubeconfig, user_agent="tests") as client:
+        before = {resource: await _uids(client, resource) for resource in _CLEANED}
         yield client
-        for resource in _WEBHOOKS:
-            for obj in (await client.list(resource))["items"]:
-                await client.delete(resource, obj["metadata"]["name"])
-        for resource in _OURS:
-            with suppress(NotFound):  # the definition is not installed
-                await _remove_all(client, resource)
+        for resource in _CLEANED:
+            await _remove_new(client, resource, before[resource])
 
 
-async def _remove_all(client: KubeClient, resource: Resource) -> None:
+async def _items(client: KubeClient, resource: Resource) -> list[resources.Object]:
+    try:
+        return list((await client.list(resource))["items"])
+    except NotFound:  # the definition is not installed
+        return []
+
+
+async def _uids(client: KubeClient, resource: Resource) -> frozenset[str]:
+    return frozenset(obj["metadata"]["uid"] for obj in await _items(client, resource))
+
+
+async def _remove_new(client: KubeClient, resource: Resource, before: frozenset[str]) -> None:
     """Takes the finalizers off too: no controller of ours runs here that would."""
 
     async def none_left() -> bool:
-        items = (await client.list(resource))["items"]
-        for obj in items:
-            metadata = obj["metadata"]
+        left = [obj["metadata"] for obj in await _items(client, resource) if obj["metadata"]["uid"] not in before]
+        for metadata in left:
             where = {"namespace": metadata["namespace"]} if resource.namespaced else {}
             with suppress(NotFound):
                 if metadata.get("finalizers"):
@@ -123,7 +136,7 @@ async def _remove_all(client: KubeClient, resource: Resource) -> None:
                     await client.patch(resource, metadata["name"], patch, **where)
                 if not metadata.get("deletionTimestamp"):
                     await client.delete(resource, metadata["name"], **where)
-        return not items
+        return not left
 
     await eventually(none_left)
 
