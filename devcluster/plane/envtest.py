@@ -169,13 +169,13 @@ def _controller_arguments(files: _Files, kubeconfig: Path) -> list[str]:
     ]
 
 
-async def _wait_ready(process: _Process, port: int, files: _Files) -> None:
-    """RuntimeError with the end of the log when kube-apiserver ends or is not ready in time."""
+async def _wait_ready(etcd: _Process, apiserver: _Process, port: int, files: _Files) -> None:
+    """RuntimeError with the end of its log when one of them ends, or kube-apiserver is not ready in time."""
     context = ssl.create_default_context(cadata=files.authority.pem.decode())
     last = "no answer"
     try:
         async with asyncio.timeout(_READY_S), aiohttp.ClientSession() as session:
-            while process.process.returncode is None:
+            while not (ended := [each for each in (etcd, apiserver) if each.process.returncode is not None]):
                 try:
                     async with session.get(f"https://127.0.0.1:{port}/readyz", ssl=context) as response:
                         if response.status == 200:
@@ -184,10 +184,10 @@ async def _wait_ready(process: _Process, port: int, files: _Files) -> None:
                 except aiohttp.ClientError as error:
                     last = str(error)
                 await asyncio.sleep(_POLL_S)
-        state = f"ended with {process.process.returncode}"
+        culprit, state = ended[0], f"ended with {ended[0].process.returncode}"
     except TimeoutError:
-        state = f"was not ready after {_READY_S:.0f} s ({last})"
-    raise RuntimeError(f"plane envtest: {process.name} {state}; the end of its log:\n{process.tail()}")
+        culprit, state = apiserver, f"was not ready after {_READY_S:.0f} s ({last})"
+    raise RuntimeError(f"plane envtest: {culprit.name} {state}; the end of its log:\n{culprit.tail()}")
 
 
 @asynccontextmanager
@@ -195,6 +195,7 @@ async def serve(directory: Path) -> AsyncIterator[Running]:
     """A running control plane with RBAC and an admin's kubeconfig in `directory`; removed at the end of the block."""
     folder = binaries()
     work = directory / "envtest"
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
     work.mkdir(mode=0o700)
     etcd, peer, port = _free_ports(3)
     files = _Files(work)
@@ -205,9 +206,9 @@ async def serve(directory: Path) -> AsyncIterator[Running]:
             async def start(name: str, arguments: Sequence[str]) -> _Process:
                 return await stack.enter_async_context(_started(folder, work, name, arguments))
 
-            await start("etcd", _etcd_arguments(work, etcd, peer))
+            store = await start("etcd", _etcd_arguments(work, etcd, peer))
             apiserver = await start("kube-apiserver", _apiserver_arguments(files, etcd, port))
-            await _wait_ready(apiserver, port, files)
+            await _wait_ready(store, apiserver, port, files)
             present = {name: (folder / f"kube-{name}").is_file() for name in ("controller-manager", "scheduler")}
             if present["controller-manager"]:
                 config = files.kubeconfig(work / "controller-manager.conf", port, "system:kube-controller-manager")

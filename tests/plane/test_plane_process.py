@@ -69,13 +69,17 @@ async def test_missing_binaries_are_named(tmp_path: Path, monkeypatch: pytest.Mo
             pass
 
 
-async def test_a_binary_that_fails_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", ["etcd", "kube-apiserver"])
+async def test_a_binary_that_fails_is_told_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     for name in ("etcd", "kube-apiserver"):
-        (tmp_path / name).write_text("#!/bin/sh\necho cannot do this >&2\nexit 3\n")
+        last = "echo cannot do this >&2; exit 3" if name == failing else "exec sleep 60"
+        (tmp_path / name).write_text(f"#!/bin/sh\n{last}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     directory = tmp_path / "plane"
-    with pytest.raises(RuntimeError, match=r"kube-apiserver ended with 3.*\n.*cannot do this"):
+    with pytest.raises(RuntimeError, match=rf"{failing} ended with 3.*\n.*cannot do this"):
         async with start_plane("envtest", directory):
             pass
     assert list(directory.iterdir()) == []
