@@ -7,13 +7,14 @@ import fcntl
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from aiohttp import web
 
-from agent.intents import Intents
+from agent.intents import REPLAY_DEADLINE_S, Intents
 from agent.order import Turns
 from agent.server import runtime_routes, serve
 from agent.work import Work
@@ -111,7 +112,7 @@ async def run(config: AgentConfig) -> None:
         caches = (*view.caches, pools.cache, reservations.cache, index)
         recorder = Recorder(client, component="spiderpool-agent", clock=clock)
         work = Work(allocator, view, caches, recorder, Turns())
-        intents = Intents(config.state_dir / "intents", work.delete, clock)
+        intents = Intents(config.state_dir / "intents", partial(work.delete, within_s=REPLAY_DEADLINE_S), clock)
         async with asyncio.TaskGroup() as group:
             for cache in caches:
                 group.create_task(cache.run(), name="cache")

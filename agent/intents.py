@@ -20,7 +20,7 @@ _log = get_logger(__name__)
 
 # The plugin keeps an intent as well when the agent answered a DEL with an error: look again now and then.
 REPLAY_EVERY_S: Final = 10.0
-RELEASE_DEADLINE_S: Final = 30.0
+REPLAY_DEADLINE_S: Final = 30.0
 
 
 class Intents:
@@ -40,19 +40,19 @@ class Intents:
         """Carry out every intent once. What fails stays for the next time; what cannot be read goes."""
         for path in await asyncio.to_thread(lambda: sorted(self._folder.glob("*.json"))):
             try:
-                request = api.read_del(await asyncio.to_thread(path.read_bytes))
-            except FileNotFoundError:
-                continue
-            except api.BadBody as error:
-                # A torn file of a node that lost power. The pod is gone with the power: reclaim frees its address.
-                _log.warning("intent_unreadable", file=path.name, why=str(error))
-                await asyncio.to_thread(path.unlink, missing_ok=True)
-                continue
-            try:
-                async with asyncio.timeout(RELEASE_DEADLINE_S):
-                    await self._release(request)
-            except (errors.IpamError, TimeoutError) as error:
-                _log.warning("intent_kept", file=path.name, pod=f"{request.namespace}/{request.pod}", why=str(error))
-                continue
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+                await self._carry_out(path)
+            except (errors.IpamError, OSError) as error:
+                _log.warning("intent_kept", file=path.name, why=str(error))
+            except Exception:  # noqa: BLE001 - the border of the loop: one intent must not end the agent
+                _log.exception("intent_failed", file=path.name)
+
+    async def _carry_out(self, path: Path) -> None:
+        try:
+            request = api.read_del(await asyncio.to_thread(path.read_bytes))
+        except api.BadBody as error:
+            # A torn file of a node that lost power. The pod is gone with the power: reclaim frees its address.
+            _log.warning("intent_unreadable", file=path.name, why=str(error))
+        else:
+            await self._release(request)
             _log.info("intent_done", pod=f"{request.namespace}/{request.pod}", container=request.interface.container_id)
+        await asyncio.to_thread(path.unlink, missing_ok=True)

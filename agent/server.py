@@ -74,8 +74,7 @@ class _Routes:
         structlog.contextvars.bind_contextvars(
             pod=f"{asked.namespace}/{asked.pod}", uid=asked.pod_uid, container=asked.interface.container_id
         )
-        async with asyncio.timeout(_deadline_s(request, ADD_DEADLINE_S)):
-            assigned = await self._work.add(asked)
+        assigned = await self._work.add(asked, within_s=_deadline_s(request, ADD_DEADLINE_S))
         return web.json_response(api.add_response(assigned))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -83,8 +82,7 @@ class _Routes:
         structlog.contextvars.bind_contextvars(
             pod=f"{asked.namespace}/{asked.pod}", uid=asked.pod_uid, container=asked.interface.container_id
         )
-        async with asyncio.timeout(_deadline_s(request, DEL_DEADLINE_S)):
-            await self._work.delete(asked)
+        await self._work.delete(asked, within_s=_deadline_s(request, DEL_DEADLINE_S))
         return web.Response()
 
     async def workload_endpoint(self, request: web.Request) -> web.Response:
@@ -128,8 +126,6 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     except errors.IpamError as error:
         _log.warning("request_refused", reason=error.reason, why=str(error))
         return _refusal(error)
-    except TimeoutError:
-        return _refusal(errors.DeadlineExceeded("the request took longer than its deadline: the runtime tries again"))
     except web.HTTPException as error:
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         text = error.text or error.reason
@@ -161,9 +157,10 @@ async def _json_body(request: web.Request) -> bytes:
 def _deadline_s(request: web.Request, limit: float) -> float:
     """What the caller has left, when it says so, and never more than the limit."""
     try:
-        return min(max(float(request.headers.get(DEADLINE_HEADER, limit)), 0.0), limit)
+        left = float(request.headers.get(DEADLINE_HEADER, limit))
     except ValueError:
         return limit
+    return left if 0 <= left <= limit else limit  # nor a NaN
 
 
 def _refusal(error: errors.IpamError) -> web.Response:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from agent.order import Turns
     from allocator.domain.endpoint import Assigned
@@ -34,20 +36,20 @@ class Work:
         self._recorder = recorder
         self._turns = turns
 
-    async def add(self, request: AddRequest) -> tuple[Assigned, ...]:
+    async def add(self, request: AddRequest, *, within_s: float) -> tuple[Assigned, ...]:
         """The interface's addresses. A refusal is told to the pod as an event as well."""
-        async with self._turns.of(_key(request)):
-            try:
+        try:
+            async with _deadline(within_s), self._turns.of(_key(request)):
                 assigned = await self._allocator.allocate(request)
-            except errors.IpamError as error:
-                self._tell(request, error)
-                raise
+        except errors.IpamError as error:
+            self._tell(request, error)
+            raise
         addresses = ", ".join(each.with_prefix for each in assigned)
         _log.info("addresses_assigned", addresses=addresses, pools=", ".join(each.pool for each in assigned))
         return assigned
 
-    async def delete(self, request: DelRequest) -> None:
-        async with self._turns.of(_key(request)):
+    async def delete(self, request: DelRequest, *, within_s: float) -> None:
+        async with _deadline(within_s), self._turns.of(_key(request)):
             for record in await self._allocator.release(request):
                 _log.info("address_given_back", address=str(record.address), pool=record.pool, state=record.state)
 
@@ -77,6 +79,18 @@ class Work:
         self._recorder.emit(
             regarding=regarding, reason=error.reason, message=str(error), type="Warning", action="AllocateAddress"
         )
+
+
+@asynccontextmanager
+async def _deadline(within_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError:
+        raise errors.DeadlineExceeded(
+            f"not done within {within_s:.0f} s: the API server is slow, or others keep changing the same objects; "
+            "the runtime tries again, and the agent's log at level debug says what it waited for"
+        ) from None
 
 
 def _key(request: AddRequest | DelRequest) -> str:

@@ -5,9 +5,11 @@ Every method may raise errors.Unavailable: the API server gave no usable answer,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import Address
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Record, Slot
     from allocator.domain.request import Owner, Pod
+    from allocator.runtime.clock import Clock
 
 
 class Ledger(Protocol):
@@ -35,6 +38,9 @@ class Ledger(Protocol):
 
     async def in_pool(self, pool: str) -> Sequence[Record]:
         """Every record of a pool, complete, as of a moment after the call."""
+
+    async def everything(self) -> Sequence[Record]:
+        """Every record there is, complete, as of a moment after the call; for the rare case of pools that overlap."""
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         """Every record whose (last) holder has this name, complete, as of a moment after the call."""
@@ -85,3 +91,16 @@ class ClusterView(Protocol):
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
         """Whether the StatefulSet stands, now, and counts this ordinal among its replicas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The ports, bundled: what the composition root of a process makes once."""
+
+    ledger: Ledger
+    pools: Pools
+    reservations: Reservations
+    endpoints: Endpoints
+    view: ClusterView
+    clock: Clock
+    rng: random.Random

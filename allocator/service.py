@@ -7,31 +7,28 @@ loop does when the pod is gone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from allocator.claiming import PoolClaims
+from allocator.attempts import Attempts
+from allocator.claiming import Memories
+from allocator.confirming import Basis, Confirmation
 from allocator.domain import errors
+from allocator.domain.addresses import version_of
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
 from allocator.domain.planning import Move, Plan, Snapshot, Want, holder_of, plan
-from allocator.domain.pool import Edition, reserved_of
-from allocator.domain.record import REUSE_DELAY, Record, State, released, retained
+from allocator.domain.pool import reserved_of
+from allocator.domain.record import Record, State
+from allocator.releasing import Releasing
 from allocator.runtime.backoff import delays
 from allocator.runtime.logs import get_logger
-from allocator.runtime.shared import SharedRead
 from allocator.runtime.tasks import both
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Awaitable, Callable, Sequence
 
     from allocator.domain.addresses import Version
-    from allocator.domain.pool import Pool, Reservation
     from allocator.domain.request import AddRequest, DelRequest, Pod
-    from allocator.ports import ClusterView, Endpoints, Ledger, Pools, Reservations
-    from allocator.runtime.clock import Clock
+    from allocator.ports import World
 
 T = TypeVar("T")
 
@@ -42,50 +39,22 @@ RETRY_BASE_S: Final = 0.02
 RETRY_CAP_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """The ports, bundled: what the composition root of a process makes once."""
-
-    ledger: Ledger
-    pools: Pools
-    reservations: Reservations
-    endpoints: Endpoints
-    view: ClusterView
-    clock: Clock
-    rng: random.Random
-
-
-@dataclass(frozen=True, slots=True)
-class _Basis:
-    """The pools and reservations that a plan is made from, and that the confirmation compares."""
-
-    pools: Mapping[str, Pool]
-    reservations: Sequence[Reservation]
-
-
 class Allocator:
     """The service behind the agent's API. One call per pod UID at a time: the agent sees to the order.
 
-    `versions` are the families that the cluster has switched on; `reuse_delay` is how long a released address cools.
+    `versions` are the families that the cluster has switched on; `static_pods`, whether members of StatefulSets keep
+    their addresses.
     """
 
-    def __init__(
-        self,
-        world: World,
-        *,
-        node: str,
-        versions: frozenset[Version],
-        static_pods: bool = True,
-        reuse_delay: timedelta = REUSE_DELAY,
-    ) -> None:
+    def __init__(self, world: World, *, node: str, versions: frozenset[Version], static_pods: bool = True) -> None:
         self._world = world
         self._node = node
         self._versions = versions
         self._static_pods = static_pods
-        self._reuse_delay = reuse_delay
-        self._claims: dict[str, PoolClaims] = {}
-        self._pool_editions: dict[str, SharedRead[Edition | None]] = {}
-        self._reservation_editions = SharedRead(world.reservations.editions)
+        self._memories = Memories(node=node, ledger=world.ledger, clock=world.clock, rng=world.rng)
+        self._attempts = Attempts()
+        self._confirmation = Confirmation(world.pools, world.reservations)
+        self._releasing = Releasing(world, self._memories, static_pods=static_pods)
 
     async def allocate(self, request: AddRequest) -> tuple[Assigned, ...]:
         """The interface's addresses, committed to the ledger and confirmed before this returns (invariant I3).
@@ -96,13 +65,14 @@ class Allocator:
 
     async def release(self, request: DelRequest) -> tuple[Record, ...]:
         """Give back what the interface holds, unless its pod lives; the records as written. Repeating is harmless."""
-        return await self._until_settled(lambda: self._release_once(request))
+        return await self._until_settled(lambda: self._releasing.release(request))
 
     async def held_by(self, pod: Pod) -> tuple[Assigned, ...]:
         """What the pod's interfaces hold by the ledger, as this node knows it."""
         pools = await self._world.pools.current()
         records = [record for record in self._world.ledger.own(pod.uid) if record.state is State.HELD]
-        return in_order(each for record in records if (each := assigned(record, pools)) is not None)
+        found = (assigned(record, pools, clean_gateway=None) for record in records)
+        return in_order(each for each in found if each is not None)
 
     async def _until_settled(self, decide: Callable[[], Awaitable[T]]) -> T:
         """Decide again after each conflict, until the caller's deadline cancels this."""
@@ -116,67 +86,79 @@ class Allocator:
 
     async def _allocate_once(self, request: AddRequest) -> tuple[Assigned, ...]:
         pod = await self._living_pod(request)
-        try:
-            basis, decided = await self._planned(request, pod)
-        except errors.NoPool as refusal:
-            if not refusal.unknown:
-                raise
-            # Made a moment ago, perhaps, together with the pod: ahead of the watch.
-            for name in refusal.unknown:
-                await self._world.pools.reread(name)
-            basis, decided = await self._planned(request, pod)
+        await self._undo_unanswered(pod, request.interface.name)
+        basis, decided, pod = await self._planned_well(request, pod)
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
         claims = await self._claim_all(request, pod, decided, basis)
-        held = (*decided.kept, *moved, *claims)
         try:
-            answer = self._answer(held, basis, decided)
-            changed, _ = await both(self._stale(claims, basis), self._write_endpoint(pod, answer))
+            answer = self._answer((*decided.kept, *moved, *claims), basis, decided)
+            changed, _ = await both(
+                self._confirmation.changed((claim.pool for claim in claims), basis) if claims else _nothing(),
+                self._write_endpoint(pod, answer),
+            )
+            if changed:
+                raise errors.Conflict(f"{changed} changed while an address was claimed from it")  # noqa: TRY301
         except (errors.IpamError, errors.Conflict):
-            await self._undo(claims)
+            if claims:
+                await self._undo(claims)
+                await self._mend_endpoint(pod)
             raise
-        if changed:
-            await self._undo(claims)
-            raise errors.Conflict(f"{changed} changed while an address was claimed from it")
+        self._attempts.over(pod.uid, request.interface.name)
         await self._drop(decided.drops)
         return answer
 
     async def _living_pod(self, request: AddRequest) -> Pod:
-        """The pod from the informer when its UID is the one asked for; from the API server otherwise.
-
-        A static pod is always read live: that the API server shows it now is the proof that its predecessor is gone.
-        """
-        view = self._world.view
-        pod = view.pod(request.namespace, request.pod)
-        if pod is None or not request.pod_uid or pod.uid != request.pod_uid or pod.slot is not None:
-            pod = await view.read_pod(request.namespace, request.pod)
-        name = f"{request.namespace}/{request.pod}"
-        if pod is None:
-            raise errors.PodGone(f"pod {name} does not exist")
-        if request.pod_uid and pod.uid != request.pod_uid:
-            raise errors.PodGone(f"pod {name} is now another one (UID {pod.uid}, asked for {request.pod_uid})")
+        """The pod from the informer when it answers to the UID asked for; from the API server otherwise."""
+        pod = self._world.view.pod(request.namespace, request.pod)
+        if pod is None or not request.pod_uid or not pod.answers_to(request.pod_uid):
+            pod = await self._read_pod(request)
         if pod.node != self._node:
-            raise errors.Invalid(f"pod {name} is bound to node {pod.node or '(none)'}, this agent serves {self._node}")
+            name, node = f"{pod.namespace}/{pod.name}", pod.node or "(none)"
+            raise errors.Invalid(f"pod {name} is bound to node {node}, this agent serves {self._node}")
         return pod
 
-    async def _planned(self, request: AddRequest, pod: Pod) -> tuple[_Basis, Plan]:
-        basis = _Basis(await self._world.pools.current(), self._world.reservations.current())
-        return basis, plan(request, await self._snapshot(pod, basis))
+    async def _read_pod(self, request: AddRequest) -> Pod:
+        name = f"{request.namespace}/{request.pod}"
+        pod = await self._world.view.read_pod(request.namespace, request.pod)
+        if pod is None:
+            raise errors.PodGone(f"pod {name} does not exist")
+        if request.pod_uid and not pod.answers_to(request.pod_uid):
+            raise errors.PodGone(f"pod {name} is now another one (UID {pod.uid}, asked for {request.pod_uid})")
+        return pod
 
-    async def _snapshot(self, pod: Pod, basis: _Basis) -> Snapshot:
-        records = {record.address: record for record in self._world.ledger.own(pod.uid)}
+    async def _planned_well(self, request: AddRequest, pod: Pod) -> tuple[Basis, Plan, Pod]:
+        """The plan; before a pod is refused because of a pool that a watch may be behind on, that pool is read."""
+        try:
+            return await self._planned(request, pod)
+        except errors.NoPool as refusal:
+            if not refusal.doubtful:
+                raise
+            for name in refusal.doubtful:
+                await self._world.pools.reread(name)
+            return await self._planned(request, pod)
+
+    async def _planned(self, request: AddRequest, pod: Pod) -> tuple[Basis, Plan, Pod]:
+        basis = Basis(await self._world.pools.current(), self._world.reservations.current())
+        self._memories.keep_only(basis.pools)
+        around = await self._world.view.surroundings(pod)
         if self._static_pods and pod.slot is not None:
-            for record in await self._world.ledger.of_pod(pod.namespace, pod.name):
-                records.setdefault(record.address, record)
-        return Snapshot(
+            # In this order: that the API server shows the pod after its slot's records were read is the proof that
+            # every other holder among them is gone.
+            records = await self._world.ledger.of_pod(pod.namespace, pod.name)
+            pod = await self._read_pod(request)
+        else:
+            records = self._world.ledger.own(pod.uid)
+        seen = Snapshot(
             pod=pod,
-            around=await self._world.view.surroundings(pod),
+            around=around,
             pools=basis.pools,
-            records=tuple(records.values()),
+            records=tuple(records),
             versions=self._versions,
             now=self._world.clock.now(),
         )
+        return basis, plan(request, seen), pod
 
-    async def _claim_all(self, request: AddRequest, pod: Pod, decided: Plan, basis: _Basis) -> list[Record]:
+    async def _claim_all(self, request: AddRequest, pod: Pod, decided: Plan, basis: Basis) -> list[Record]:
         """One address for each want, all or nothing (invariant I11)."""
         claims: list[Record] = []
         try:
@@ -187,51 +169,33 @@ class Allocator:
             raise
         return claims
 
-    async def _claim(self, want: Want, request: AddRequest, pod: Pod, basis: _Basis) -> Record:
+    async def _claim(self, want: Want, request: AddRequest, pod: Pod, basis: Basis) -> Record:
         reserved = reserved_of(want.version, basis.reservations)
+        holder = holder_of(request, pod)
         slot = pod.slot if self._static_pods else None
-        exhausted: list[str] = []
+        attempt = self._attempts.begin(pod.uid, holder.interface, want.version)
+        exhausted: list[errors.Exhausted] = []
         for pool in want.pools:
             try:
-                return await self._claims_of(pool).claim(pool, pool.usable(reserved), holder_of(request, pod), slot)
+                return await self._memories.of(pool).claim(pool, pool.usable(reserved), holder, slot, attempt)
             except errors.Exhausted as refusal:
-                exhausted.append(str(refusal))
-        whys = "; ".join([*exhausted, *(str(refusal) for refusal in want.refusals)])
-        raise errors.Exhausted(f"no free IPv{want.version} address: {whys}")
+                exhausted.append(refusal)
+        fresh = [pool.name for pool, each in zip(want.pools, exhausted, strict=True) if not each.remembered]
+        if changed := await self._confirmation.changed_pool(fresh, basis):
+            raise errors.Conflict(f"SpiderIPPool {changed} changed, and may have a free address now")
+        whys = "; ".join([*map(str, exhausted), *map(str, want.refusals)])
+        raise errors.Exhausted(
+            f"no free IPv{want.version} address: {whys}. Add addresses to spec.ips, or list one more pool for the pod; "
+            f"kubectl get sia --field-selector spec.pool={want.pools[0].name} shows who has them"
+        )
 
-    def _claims_of(self, pool: Pool) -> PoolClaims:
-        """What this agent remembers of the pool; a pool made anew under the same name starts without a memory."""
-        if pool.edition.uid not in self._claims:
-            world = self._world
-            self._claims[pool.edition.uid] = PoolClaims(
-                pool, node=self._node, ledger=world.ledger, clock=world.clock, rng=world.rng
-            )
-        return self._claims[pool.edition.uid]
-
-    async def _stale(self, claims: Sequence[Record], basis: _Basis) -> str:
-        """What is no longer as the plan saw it, or nothing: read live, after the claims were written (invariant I2).
-
-        The controller scans a pool's records after it has seen a new generation. So either this read sees the change,
-        or that scan sees the claim.
-        """
-        if not claims:
-            return ""
-        for name in sorted({record.pool for record in claims}):
-            read = self._pool_editions.setdefault(name, SharedRead(partial(self._world.pools.edition, name)))
-            if await read.after_now() != basis.pools[name].edition:
-                await self._world.pools.reread(name)
-                return f"SpiderIPPool {name}"
-        if await self._reservation_editions.after_now() != {(each.name, each.edition) for each in basis.reservations}:
-            await self._world.reservations.reread()
-            return "the SpiderReservedIPs"
-        return ""
-
-    def _answer(self, held: Sequence[Record], basis: _Basis, decided: Plan) -> tuple[Assigned, ...]:
+    def _answer(self, held: Sequence[Record], basis: Basis, decided: Plan) -> tuple[Assigned, ...]:
         found = [assigned(record, basis.pools, clean_gateway=decided.clean_gateway) for record in held]
         if missing := [record for record, each in zip(held, found, strict=True) if each is None]:
+            address, pool = missing[0].address, missing[0].pool
             raise errors.Unavailable(
-                f"address {missing[0].address} is held from SpiderIPPool {missing[0].pool}, which is gone: create the "
-                "pool again, or delete the pod"
+                f"the pod holds {address} from SpiderIPPool {pool}, which is gone, and with it the prefix length and "
+                "the gateway: create the pool again, or name another pool for the workload and delete the pod"
             )
         return in_order(each for each in found if each is not None)
 
@@ -242,17 +206,43 @@ class Allocator:
         owner = await self._world.view.owner(pod)
         await self._world.endpoints.write(Endpoint(pod=pod, owner=owner, assigned=in_order((*answer, *others))))
 
+    async def _mend_endpoint(self, pod: Pod) -> None:
+        """After an undo: the endpoint must not show what the pod does not hold."""
+        try:
+            if await self.held_by(pod):
+                await self._write_endpoint(pod, ())
+            else:
+                await self._world.endpoints.remove(pod.namespace, pod.name, pod.uid)
+        except errors.IpamError as error:
+            _log.warning("endpoint_not_mended", pod=f"{pod.namespace}/{pod.name}", why=str(error))
+
+    async def _undo_unanswered(self, pod: Pod, interface: str) -> None:
+        """Give back what an earlier call claimed and could not answer: it was never confirmed, and nobody uses it.
+
+        errors.Unavailable or Conflict when that cannot be done now; then nothing else may be claimed either.
+        """
+        for attempt in self._attempts.open(pod.uid, interface):
+            if attempt.address is None:
+                continue
+            record = await self._world.ledger.read(attempt.address)
+            if record is not None and record.is_of(pod.uid, interface):
+                await self._world.ledger.delete(record)
+                self._memories.forget(record.address)
+                attempt.address = None
+
     async def _undo(self, claims: Sequence[Record]) -> None:
-        """Delete what was never answered, without cooling: nobody has used it."""
+        """Delete what was claimed and not answered, without cooling: nobody has used it."""
         for record in claims:
             try:
                 await self._world.ledger.delete(record)
             except (errors.IpamError, errors.Conflict) as error:
-                # The pod still stands in the record: its next try finds it, or the reclaim loop does.
+                # The attempt stays open: the pod's next try begins with it. If the pod ends first, reclaim does it.
                 _log.warning("claim_not_undone", address=str(record.address), pool=record.pool, why=str(error))
-        for record in claims:
-            for pool_claims in self._claims.values():
-                pool_claims.forget(record.address)
+                continue
+            self._memories.forget(record.address)
+            if record.holder is not None:
+                version = version_of(record.address)
+                self._attempts.begin(record.holder.pod_uid, record.holder.interface, version).address = None
 
     async def _drop(self, drops: Sequence[Move]) -> None:
         """Give back what the plan no longer needs. The answer stands without it: reclaim finishes what fails here."""
@@ -262,34 +252,6 @@ class Allocator:
             except (errors.IpamError, errors.Conflict) as error:
                 _log.warning("record_not_dropped", address=str(move.before.address), why=str(error))
 
-    async def _release_once(self, request: DelRequest) -> tuple[Record, ...]:
-        pod = await self._dead_or_alive(request)
-        uid = request.pod_uid or (pod.uid if pod is not None else "")
-        if not uid or (pod is not None and pod.uid == uid and pod.alive):
-            return ()
-        records = [
-            record
-            for record in self._world.ledger.own(uid)
-            if record.is_of(uid, request.interface.name)
-            and record.holder is not None
-            # A DEL for an older sandbox of the same pod comes late: the newer sandbox uses the address.
-            and record.holder.container_id == request.interface.container_id
-        ]
-        written = [await self._give_back(record) for record in records]
-        still_held = [record for record in self._world.ledger.own(uid) if record.state in (State.HELD, State.RETAINED)]
-        if written and not still_held:
-            await self._world.endpoints.remove(request.namespace, request.pod, uid)
-        return tuple(written)
 
-    async def _dead_or_alive(self, request: DelRequest) -> Pod | None:
-        """The informer's word is enough when it shows this UID ending; everything else is read live."""
-        pod = self._world.view.pod(request.namespace, request.pod)
-        if pod is not None and pod.uid == request.pod_uid and not pod.alive:
-            return pod
-        return await self._world.view.read_pod(request.namespace, request.pod)
-
-    async def _give_back(self, record: Record) -> Record:
-        now = self._world.clock.now()
-        if self._static_pods and record.slot is not None and await self._world.view.slot_is_wanted(record.slot):
-            return await self._world.ledger.replace(retained(record, now))
-        return await self._world.ledger.replace(released(record, now, self._reuse_delay))
+async def _nothing() -> str:
+    return ""

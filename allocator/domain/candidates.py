@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from allocator.domain.request import AddRequest, Pod
 
 
-# The filter that a pool fails which nobody has heard of.
-UNKNOWN: Final = "exists"
+# Filters that look at what a watch of metadata does not show at once: whether there is such a pool, and its status.
+DOUBTFUL: Final = frozenset({"exists", "adoption"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def sift(
     for name in names:
         pool = pools.get(name)
         if pool is None:
-            refusals.append(Refusal(name, UNKNOWN, "there is no SpiderIPPool of this name"))
+            refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
         elif refusal := next(_refusals(pool, subject, around), None):
             refusals.append(refusal)
         else:

@@ -26,7 +26,8 @@ class Assigned:
     pool: str
     gateway: Address | None
     routes: tuple[Route, ...]
-    clean_gateway: bool = False
+    # None where only the interface's own ADD knows: then the endpoint keeps what it says.
+    clean_gateway: bool | None
 
     @property
     def version(self) -> Version:
@@ -49,7 +50,7 @@ class Endpoint:
         return self.pod.slot is not None
 
 
-def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool = False) -> Assigned | None:
+def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool | None) -> Assigned | None:
     """What the record gives its holder, or None when its pool is gone and the prefix length is not known any more."""
     pool = pools.get(record.pool)
     if pool is None or record.holder is None:

@@ -39,18 +39,24 @@ class Invalid(IpamError):
 
 
 class NoPool(IpamError):
-    """`unknown` names the pools that were listed but not found: a cache may not have heard of them yet."""
+    """`doubtful` names the refused pools of which a cache may not have heard the latest."""
 
     reason = "NoPoolAvailable"
 
-    def __init__(self, message: str, unknown: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, doubtful: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.unknown = unknown
+        self.doubtful = doubtful
 
 
 class Exhausted(IpamError):
+    """`remembered`: not looked up for this call, but within the last second."""
+
     reason = "PoolExhausted"
     cni_code = 11
+
+    def __init__(self, message: str, *, remembered: bool = False) -> None:
+        super().__init__(message)
+        self.remembered = remembered
 
 
 class PodGone(IpamError):

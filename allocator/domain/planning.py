@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
-from allocator.domain.candidates import UNKNOWN, Subject, listed, sift
+from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
 from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the plan is made from. `records`: those of the pod's UID, and of a static pod's slot under any UID."""
+    """What the plan is made from. `records`: those of the pod's UID; of a static pod all under its name, read before
+    the pod was.
+    """
 
     pod: Pod
     around: Surroundings
@@ -84,7 +86,12 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
         raise errors.PodGone(f"pod {seen.pod.namespace}/{seen.pod.name} is ending: no address is given to it any more")
     holder = holder_of(request, seen.pod)
     mine = [record for record in seen.records if record.is_of(holder.pod_uid, holder.interface)]
-    waiting = [record for record in seen.records if record not in mine and _waits_for(record, seen.pod, holder)]
+    waiting = [
+        record
+        for record in seen.records
+        if record not in mine and version_of(record.address) in seen.versions
+        if _waits_for(record, seen.pod, holder)
+    ]
     kept, doubles = _one_of_each_family(mine)
     names = _names(request, seen, kept)
     heirs, outdated = _heirs(waiting, names, kept)
@@ -102,8 +109,9 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
 def _waits_for(record: Record, pod: Pod, holder: Holder) -> bool:
     """Whether the record stands for this slot and interface, and its last holder is proven gone.
 
-    A name belongs to one pod at a time: that the API server shows this pod under the slot's name means that every
-    earlier UID is gone. A Retained record of this very UID is a slot whose DEL came before a late ADD.
+    A name belongs to one pod at a time. The records were read before the pod: whoever held one of them then was there
+    before, and the API server shows this pod under the slot's name since. What changed after that meets a conflict.
+    A Retained record of this very UID is a slot whose DEL came before a late ADD.
     """
     return (
         record.slot is not None
@@ -163,8 +171,8 @@ def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: s
         pools, refusals = sift(listed_names, seen.pools, subject, seen.around)
         if not pools:
             whys = "; ".join(str(refusal) for refusal in refusals)
-            unknown = tuple(refusal.pool for refusal in refusals if refusal.filter == UNKNOWN)
-            raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}", unknown)
+            doubtful = tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)
+            raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}", doubtful)
         wants.append(Want(version, pools, refusals))
     if not wants and not have:
         families = ", ".join(f"IPv{version}" for version in sorted(names.by_version))

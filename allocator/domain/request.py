@@ -77,6 +77,12 @@ class Pod:
             return self.restart_policy != "Never" and self.reason != "Evicted"
         return True
 
+    def answers_to(self, uid: str) -> bool:
+        """Whether the runtime means this pod by that UID. Of a pod from a kubelet's own files it knows no other than
+        the one in the mirror annotation (k8s.io/api core/v1, MirrorPodAnnotationKey).
+        """
+        return uid in (self.uid, self.annotations.get("kubernetes.io/config.mirror"))
+
     @property
     def slot(self) -> Slot | None:
         """The StatefulSet ordinal that the pod fills: owner and name must agree, a name alone proves nothing."""

@@ -6,12 +6,14 @@ Decoding is for objects that the API server has stored and so has checked agains
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from allocator.domain.addresses import (
     AddressError,
     IntervalSet,
+    address_of,
     object_name,
     parse_address,
     parse_network,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 # status.allocationSource of a pool whose status.allocatedIPs our projection wrote from the ledger.
 LEDGER: Final = "Ledger"
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 class Malformed(ValueError):
@@ -100,23 +103,40 @@ def decode_reservation(raw: Object) -> Reservation:
         raise Malformed(f"SpiderReservedIP {name}: {error}") from error
 
 
+def reserving_nothing(raw: Object) -> Reservation:
+    """A reservation that cannot be read: it reserves nothing, but its edition counts as any other's."""
+    return Reservation(raw["metadata"]["name"], decode_edition(raw), IntervalSet(4))
+
+
 def decode_record(raw: Object) -> Record:
-    """SpiderIPAddress. Malformed when a state or an address is unknown."""
-    spec, meta = raw["spec"], raw["metadata"]
+    """SpiderIPAddress. One that cannot be read (of a newer version, say) still blocks its address: it is given as a
+    Conflict, which no machine touches. Malformed only when its name is no address either.
+    """
+    spec, meta = raw.get("spec") or {}, raw["metadata"]
     try:
-        return Record(
-            address=parse_address(spec["address"]),
-            pool=spec["pool"],
+        address = address_of(meta["name"])
+    except AddressError as error:
+        raise Malformed(f"SpiderIPAddress {meta['name']}: {error}") from error
+    unreadable = Record(
+        address=address,
+        pool=str(spec.get("pool", "")),
+        state=State.CONFLICT,
+        holder=None,
+        since=decode_time(meta.get("creationTimestamp")) or EPOCH,
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+    )
+    try:
+        return replace(
+            unreadable,
             state=State(spec["state"]),
             holder=_decode_holder(spec.get("holder")),
             slot=_decode_slot(spec.get("slot")),
-            since=decode_time(spec.get("since")) or decode_time(meta["creationTimestamp"]) or datetime.now(UTC),
+            since=decode_time(spec.get("since")) or unreadable.since,
             until=decode_time(spec.get("until")),
-            uid=meta["uid"],
-            resource_version=meta["resourceVersion"],
         )
-    except (AddressError, KeyError, ValueError) as error:
-        raise Malformed(f"SpiderIPAddress {meta['name']}: {error}") from error
+    except (KeyError, ValueError, TypeError):
+        return unreadable
 
 
 def encode_record(record: Record) -> Object:
@@ -252,7 +272,8 @@ def _encode_interfaces(assigned: tuple[Assigned, ...]) -> list[dict[str, Any]]:
         entry[f"{family}Pool"] = each.pool
         if each.gateway is not None:
             entry[f"{family}Gateway"] = str(each.gateway)
-            entry["cleanGateway"] = each.clean_gateway
+            if each.clean_gateway is not None:
+                entry["cleanGateway"] = each.clean_gateway
         entry["routes"] += [{"dst": route.dst, "gw": route.gw} for route in each.routes]
     return [{key: value for key, value in entry.items() if key != "routes" or value} for entry in interfaces.values()]
 

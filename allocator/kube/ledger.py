@@ -53,8 +53,8 @@ class KubeLedger:
         raw = await self._patiently(f"claim {record.address}", attempt)
         if raw is None:
             # An earlier try whose answer was lost may be the one that exists.
-            found = await self.read(record.address) if uncertain else None
-            return found if found is not None and _says_the_same(found, record) else None
+            found = await self._found_as_meant(record) if uncertain else None
+            return None if found is None else self._noted(found)
         return self._noted(raw)
 
     async def replace(self, record: Record) -> Record:
@@ -74,10 +74,9 @@ class KubeLedger:
         raw = await self._patiently(f"write {record.address}", attempt)
         if raw is None:
             # A conflict after a lost answer may be one's own success.
-            found = await self.read(record.address) if uncertain else None
-            if found is None or not _says_the_same(found, record):
-                raise errors.Conflict(f"SpiderIPAddress {name} changed since it was read")
-            return found
+            raw = await self._found_as_meant(record) if uncertain else None
+        if raw is None:
+            raise errors.Conflict(f"SpiderIPAddress {name} changed since it was read")
         return self._noted(raw)
 
     async def delete(self, record: Record) -> None:
@@ -97,19 +96,14 @@ class KubeLedger:
         self._index.note_deleted(name, record.uid)
 
     async def read(self, address: Address) -> Record | None:
-        name = object_name(address)
-
-        async def attempt() -> Object | None:
-            try:
-                return await self._client.get(SPIDER_IP_ADDRESSES, name)
-            except NotFound:
-                return None
-
-        raw = await self._patiently(f"read {address}", attempt)
+        raw = await self._read(address)
         return None if raw is None else decode_record(raw)
 
     async def in_pool(self, pool: str) -> Sequence[Record]:
         return await self._list(f"spec.pool={pool}")
+
+    async def everything(self) -> Sequence[Record]:
+        return await self._list("")
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")
@@ -124,7 +118,21 @@ class KubeLedger:
             items, _ = await self._client.list_all(SPIDER_IP_ADDRESSES, field_selector=field_selector)
             return items
 
-        return _decoded(await self._patiently(f"list addresses with {field_selector}", attempt))
+        return _decoded(await self._patiently(f"list addresses with {field_selector or 'any field'}", attempt))
+
+    async def _read(self, address: Address) -> Object | None:
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(SPIDER_IP_ADDRESSES, object_name(address))
+            except NotFound:
+                return None
+
+        return await self._patiently(f"read {address}", attempt)
+
+    async def _found_as_meant(self, meant: Record) -> Object | None:
+        """The object, where it says what was to be written: the write whose answer was lost did happen."""
+        raw = await self._read(meant.address)
+        return raw if raw is not None and _says_the_same(decode_record(raw), meant) else None
 
     def _noted(self, raw: Object) -> Record:
         self._index.note(raw)
@@ -145,6 +153,6 @@ def _decoded(raws: Iterable[Object]) -> Sequence[Record]:
         try:
             records.append(decode_record(raw))
         except Malformed as error:
-            # It still blocks its address: creating it again fails. A person must look at it.
-            _log.error("address_object_unreadable", why=str(error))
+            # Its name is no address: it blocks none.
+            _log.error("address_object_left_out", why=str(error))
     return records

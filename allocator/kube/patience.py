@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from allocator.domain import errors
-from allocator.kube.errors import ApiError, BadRequest, Forbidden, Invalid, ServerError, TooManyRequests, Unreachable
+from allocator.kube.errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    Gone,
+    Invalid,
+    ServerError,
+    TooManyRequests,
+    Unreachable,
+)
 from allocator.runtime.backoff import delays
 from allocator.runtime.logs import get_logger
 
@@ -21,7 +30,8 @@ _log = get_logger(__name__)
 
 # Longer than a rolling restart of one API server, shorter than the deadline of an ADD.
 PATIENCE_S: Final = 30.0
-TRANSIENT: Final = (Unreachable, TooManyRequests, ServerError)
+# Gone: a paged list whose token expired even on its last try.
+TRANSIENT: Final = (Unreachable, TooManyRequests, ServerError, Gone)
 
 
 async def patiently(what: str, call: Callable[[], Awaitable[T]], *, clock: Clock, rng: random.Random) -> T:

@@ -13,6 +13,7 @@ from allocator.kube.codec import (
     decode_pool,
     decode_reservation,
     encode_endpoint,
+    reserving_nothing,
 )
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
 from allocator.kube.patience import patiently
@@ -87,7 +88,10 @@ class KubePools:
         except BaseException:
             self._changed.add(name)
             raise
-        self._take(name, raw)
+        # A new mapping: a plan that is being carried out goes on with the one it was made from.
+        others = {key: pool for key, pool in self._pools.items() if key != name}
+        found = None if raw is None else _readable(raw)
+        self._pools = others if found is None else dict([*others.items(), found])
 
     async def _read_all(self) -> None:
         async def attempt() -> list[Object]:
@@ -100,19 +104,7 @@ class KubePools:
         except BaseException:
             self._changed |= changed
             raise
-        found = {raw["metadata"]["name"]: raw for raw in raws}
-        for name in self._pools.keys() | changed | found.keys():
-            self._take(name, found.get(name))
-
-    def _take(self, name: str, raw: Object | None) -> None:
-        # A new mapping: a plan that is being carried out goes on with the one it was made from.
-        pools = {key: pool for key, pool in self._pools.items() if key != name}
-        if raw is not None:
-            try:
-                pools[name] = decode_pool(raw)
-            except Malformed as error:
-                _log.error("pool_left_out", why=str(error))
-        self._pools = pools
+        self._pools = dict(filter(None, map(_readable, raws)))
 
     def _on_change(self, change: Change) -> None:
         raw = change.new or change.old
@@ -122,6 +114,14 @@ class KubePools:
         known = self._pools.get(name)
         if change.new is None or known is None or known.edition != decode_edition(change.new):
             self._changed.add(name)
+
+
+def _readable(raw: Object) -> tuple[str, Pool] | None:
+    try:
+        return raw["metadata"]["name"], decode_pool(raw)
+    except Malformed as error:
+        _log.error("pool_left_out", why=str(error))
+        return None
 
 
 class KubeReservations:
@@ -156,13 +156,14 @@ class KubeReservations:
 
 
 def _reservations(raws: Sequence[Object]) -> tuple[Reservation, ...]:
-    """Malformed ones are left out, and said: to refuse every pod because of one would be worse."""
+    """One that cannot be read is said, and reserves nothing: to refuse every pod because of it would be worse."""
     found = []
     for raw in sorted(raws, key=lambda raw: str(raw["metadata"]["name"])):
         try:
             found.append(decode_reservation(raw))
         except Malformed as error:
-            _log.error("reservation_left_out", why=str(error))
+            _log.error("reservation_unreadable", why=str(error))
+            found.append(reserving_nothing(raw))
     return tuple(found)
 
 
@@ -200,6 +201,9 @@ class KubeEndpoints:
             await self._client.create(SPIDER_ENDPOINTS, wanted)
         except AlreadyExists:
             return await self._rewrite(wanted, static=endpoint.is_static)
+        except (Conflict, NotFound):
+            # A quota that is being counted, or a namespace that is going: the next try, or the pod's end, shows it.
+            return False
         return True
 
     async def _rewrite(self, wanted: Object, *, static: bool) -> bool:
@@ -212,6 +216,7 @@ class KubeEndpoints:
                 # A predecessor's: the garbage collector may be after it, by uid. It goes, and a new one is made.
                 await self._delete(found)
                 return False
+            _keep_clean_gateways(found, wanted)
             if same_owner and found.get("status") == wanted["status"]:
                 return True
             kept = {key: value for key, value in found["metadata"].items() if key != "ownerReferences"}
@@ -228,6 +233,20 @@ class KubeEndpoints:
             without = {"metadata": {"finalizers": None, "uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
             await self._client.patch(SPIDER_ENDPOINTS, meta["name"], without, namespace=meta["namespace"])
         await self._client.delete(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"], uid=meta["uid"])
+
+
+def _keep_clean_gateways(found: Object, wanted: Object) -> None:
+    """Only an interface's own ADD knows whether its gateway is clean: for the others, what is there stays."""
+    said = {entry["interface"]: entry for entry in _interfaces(found)}
+    for entry in _interfaces(wanted):
+        before = said.get(entry["interface"], {})
+        if "cleanGateway" not in entry and "cleanGateway" in before:
+            entry["cleanGateway"] = before["cleanGateway"]
+
+
+def _interfaces(endpoint: Object) -> list[Object]:
+    current = (endpoint.get("status") or {}).get("current") or {}
+    return list(current.get("ips") or [])
 
 
 def _pod_uid(endpoint: Object) -> str:

@@ -21,16 +21,23 @@ class SharedRead(Generic[T]):
         self._read = read
         self._turn = asyncio.Lock()
         self._begun = 0
+        self._waiting = 0
         self._latest: tuple[int, T] | None = None
 
     async def after_now(self) -> T:
         """The result of a read that begins, or began, after this call."""
         wanted = self._begun + 1
-        async with self._turn:
-            if self._latest is not None and self._latest[0] >= wanted:
-                return self._latest[1]
-            self._begun += 1
-            number = self._begun
-            value = await self._read()
-            self._latest = (number, value)
-            return value
+        self._waiting += 1
+        try:
+            async with self._turn:
+                if self._latest is not None and self._latest[0] >= wanted:
+                    return self._latest[1]
+                self._begun += 1
+                number = self._begun
+                value = await self._read()
+                self._latest = (number, value)
+                return value
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._latest = None  # whoever comes now wants a newer one; a list may be large

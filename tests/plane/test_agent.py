@@ -173,6 +173,31 @@ async def test_two_interfaces_on_one_pool_get_two_addresses(agent: Agent, kube: 
     assert [each["interface"] for each in endpoint["status"]["current"]["ips"]] == ["eth0", "net1"]
 
 
+async def test_the_add_of_a_second_interface_leaves_what_the_endpoint_says_of_the_first(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    await make_pool(kube, "a", "10.20.0.10-10.20.0.11", gateway="10.20.0.1")
+    pod = await make_pod(kube, namespace, "cart", "n1", ONE)
+    first = await agent.add(pod, cleanGateway=True)
+    second = await agent.add(pod, interface="net1")
+    assert [[route["dst"] for route in each.json["routes"]] for each in (first, second)] == [[], ["0.0.0.0/0"]]
+    endpoint = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    assert {each["interface"]: each["cleanGateway"] for each in endpoint["status"]["current"]["ips"]} == {
+        "eth0": True,
+        "net1": False,
+    }
+
+
+async def test_a_refused_add_leaves_no_endpoint_that_shows_what_the_pod_does_not_hold(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    await make_pool(kube, "a", "10.20.0.10")
+    pod = await make_pod(kube, namespace, "cart", "n1", '{"ipv4": ["a"], "ipv6": ["nowhere"]}')
+    assert (await agent.add(pod)).status == 500
+    with pytest.raises(NotFound):
+        await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+
+
 async def test_excluded_and_reserved_addresses_are_never_given(agent: Agent, kube: KubeClient, namespace: str) -> None:
     await make_pool(kube, "a", "10.20.0.2-10.20.0.5", gateway="10.20.0.1", excludeIPs=["10.20.0.2"])
     await kube.create(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -13,6 +13,8 @@ from allocator.domain import errors
 from allocator.domain.addresses import parse_address
 from allocator.domain.record import State, rebound, released, retained
 from allocator.kube.cache import Cache
+from allocator.kube.codec import decode_record
+from allocator.kube.errors import Unreachable
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.runtime.clock import SystemClock
@@ -102,10 +104,76 @@ async def test_moving_what_is_gone_is_a_conflict(ledger: Ledger) -> None:
         await ledger.replace(retained(replace(created, slot=values.slot(0)), LATER))
 
 
-async def test_records_are_found_by_pool_by_name_and_by_uid(ledger: Ledger) -> None:
+async def test_records_are_found_by_pool_by_name_by_uid_and_all_together(ledger: Ledger) -> None:
     other = values.holder(values.pod("cart-2", "u2"))
     first = await ledger.create(fresh())
     second = await ledger.create(fresh("10.20.0.11", pool="b", holder=other))
+    assert first is not None
+    assert second is not None
     assert list(await ledger.in_pool("a")) == [first]
     assert list(await ledger.of_pod("shop", "cart-2")) == [second]
     assert list(ledger.own("u1")) == [first]
+    assert {record.address for record in await ledger.everything()} == {first.address, second.address}
+
+
+class LosesAnswers:
+    """The API server behind a network that loses the answer of one write, after its commit."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def create(self, *args: Any) -> Any:
+        return self._lose(await self._client.create(*args))
+
+    async def patch(self, *args: Any) -> Any:
+        return self._lose(await self._client.patch(*args))
+
+    def _lose(self, answer: Any) -> Any:
+        if self._lost:
+            return answer
+        self._lost = True
+        raise Unreachable("connection reset")
+
+
+async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own_and_known_at_once(kube: KubeClient) -> None:
+    def ledger() -> KubeLedger:
+        client = cast("KubeClient", LosesAnswers(kube))
+        index = Cache(kube, SPIDER_IP_ADDRESSES, clock=SystemClock())
+        return KubeLedger(client, index, clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+
+    first = ledger()
+    created = await first.create(fresh())
+    assert created is not None
+    assert list(first.own("u1")) == [created]
+    second = ledger()
+    moved = await second.replace(rebound(created, values.holder(POD, container="c2")))
+    assert list(second.own("u1")) == [moved]
+    assert await first.read(created.address) == moved
+
+
+async def test_a_lost_answer_does_not_make_somebody_elses_record_ones_own(kube: KubeClient) -> None:
+    index = Cache(kube, SPIDER_IP_ADDRESSES, clock=SystemClock())
+    ledger = KubeLedger(kube, index, clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+    assert await ledger.create(fresh(holder=values.holder(values.pod("other", "other")))) is not None
+    lossy = KubeLedger(
+        cast("KubeClient", LosesAnswers(kube)),
+        index,
+        clock=SystemClock(),
+        rng=random.Random(7),  # noqa: S311
+    )
+    assert await lossy.create(fresh()) is None
+
+
+async def test_an_object_that_cannot_be_read_blocks_its_address_and_nothing_else(kube: KubeClient) -> None:
+    index = Cache(kube, SPIDER_IP_ADDRESSES, clock=SystemClock())
+    ledger = KubeLedger(kube, index, clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+    created = await ledger.create(fresh())
+    assert created is not None
+    raw = await kube.get(SPIDER_IP_ADDRESSES, "10.20.0.10")
+    raw["spec"]["state"] = "OfTheFuture"
+    record = decode_record(raw)
+    assert (record.address, record.pool, record.state, record.holder) == (created.address, "a", State.CONFLICT, None)

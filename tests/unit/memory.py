@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING
 from allocator.domain import errors
 from allocator.domain.candidates import Surroundings
 from allocator.domain.request import Owner
-from allocator.service import Allocator, World
+from allocator.ports import World
+from allocator.service import Allocator
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from allocator.domain.addresses import Address
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Record, Slot
@@ -30,28 +32,39 @@ class MemoryLedger:
         self.records: dict[Address, Record] = {}
         self.after_write: Callable[[Record], None] = lambda _record: None
         self.lists = 0
+        self.lost_creates = 0
         self._version = 0
 
     async def create(self, record: Record) -> Record | None:
+        await self._under_way()
         if record.address in self.records:
+            self.lost_creates += 1
             return None
         return self._stored(replace(record, uid=f"uid-{self._version}"))
 
     async def replace(self, record: Record) -> Record:
+        await self._under_way()
         self._compare(record)
         return self._stored(record)
 
     async def delete(self, record: Record) -> None:
+        await self._under_way()
         if record.address in self.records:
             self._compare(record)
             del self.records[record.address]
 
     async def read(self, address: Address) -> Record | None:
+        await self._under_way()
         return self.records.get(address)
 
     async def in_pool(self, pool: str) -> Sequence[Record]:
         self.lists += 1
+        await self._under_way()
         return [record for record in self.records.values() if record.pool == pool]
+
+    async def everything(self) -> Sequence[Record]:
+        await self._under_way()
+        return list(self.records.values())
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return [
@@ -64,6 +77,10 @@ class MemoryLedger:
         return [
             record for record in self.records.values() if record.holder is not None and record.holder.pod_uid == pod_uid
         ]
+
+    async def _under_way(self) -> None:
+        """Every call takes a turn of the loop, so that calls made at once do meet."""
+        await asyncio.sleep(0)
 
     def _compare(self, record: Record) -> None:
         found = self.records.get(record.address)
@@ -164,7 +181,7 @@ class MemoryWorld:
     view: MemoryView = field(default_factory=MemoryView)
     clock: FakeClock = field(default_factory=lambda: FakeClock(auto=True))
 
-    def allocator(self, node: str = "n1") -> Allocator:
+    def allocator(self, node: str = "n1", versions: frozenset[Version] = frozenset({4, 6})) -> Allocator:
         world = World(
             ledger=self.ledger,
             pools=self.pools,
@@ -174,4 +191,4 @@ class MemoryWorld:
             clock=self.clock,
             rng=random.Random(7),  # noqa: S311 - the same choices in every run
         )
-        return Allocator(world, node=node, versions=frozenset({4, 6}))
+        return Allocator(world, node=node, versions=versions)

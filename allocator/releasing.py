@@ -1,0 +1,68 @@
+"""Release: what a dead pod's interface holds goes back, or waits for the successor in its slot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allocator.domain.record import REUSE_DELAY, State, released, retained
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from allocator.claiming import Memories
+    from allocator.domain.record import Record
+    from allocator.domain.request import DelRequest, Pod
+    from allocator.ports import World
+
+
+class Releasing:
+    """`static_pods`: whether slots of StatefulSets are kept; `reuse_delay` is how long a released address cools."""
+
+    def __init__(
+        self, world: World, memories: Memories, *, static_pods: bool, reuse_delay: timedelta = REUSE_DELAY
+    ) -> None:
+        self._world = world
+        self._memories = memories
+        self._static_pods = static_pods
+        self._reuse_delay = reuse_delay
+
+    async def release(self, request: DelRequest) -> tuple[Record, ...]:
+        """Give back what the interface holds, unless its pod lives; the records as written. Repeating is harmless.
+
+        errors.Conflict when somebody else wrote in between: then decide again.
+        """
+        pod = await self._dead_or_alive(request)
+        is_the_one = pod is not None and pod.answers_to(request.pod_uid or pod.uid)
+        if pod is not None and is_the_one and pod.alive:
+            return ()
+        uid = pod.uid if pod is not None and is_the_one else request.pod_uid
+        if not uid:
+            # An old runtime gives no UID and the pod is gone: which one it was is the reclaim loop's to find out.
+            return ()
+        interface = request.interface
+        records = [
+            record
+            for record in self._world.ledger.own(uid)
+            if record.is_of(uid, interface.name) and record.holder is not None
+            # A DEL for an older sandbox of the same pod comes late: the newer sandbox uses the address.
+            if record.holder.container_id == interface.container_id
+        ]
+        written = [await self._give_back(record) for record in records]
+        if not any(record.state in (State.HELD, State.RETAINED) for record in self._world.ledger.own(uid)):
+            await self._world.endpoints.remove(request.namespace, request.pod, uid)
+        return tuple(written)
+
+    async def _dead_or_alive(self, request: DelRequest) -> Pod | None:
+        """The informer's word is enough when it shows this UID ending; everything else is read live."""
+        pod = self._world.view.pod(request.namespace, request.pod)
+        if pod is not None and pod.answers_to(request.pod_uid) and not pod.alive:
+            return pod
+        return await self._world.view.read_pod(request.namespace, request.pod)
+
+    async def _give_back(self, record: Record) -> Record:
+        now = self._world.clock.now()
+        if self._static_pods and record.slot is not None and await self._world.view.slot_is_wanted(record.slot):
+            return await self._world.ledger.replace(retained(record, now))
+        written = await self._world.ledger.replace(released(record, now, self._reuse_delay))
+        self._memories.forget(record.address)
+        return written

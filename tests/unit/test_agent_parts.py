@@ -1,0 +1,83 @@
+"""Parts of the agent without a socket: the order of requests, stored intents, the deadline's form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from agent.intents import Intents
+from agent.order import Turns
+from allocator.domain import errors
+from tests.unit.fake_clock import FakeClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from allocator.domain.request import DelRequest
+
+BODY = {"containerID": "c", "ifName": "eth0", "podNamespace": "shop", "podName": "cart", "podUID": "u1"}
+
+
+async def test_requests_of_one_pod_take_turns_in_the_order_of_arrival_and_others_do_not_wait() -> None:
+    turns = Turns()
+    said: list[str] = []
+    go = asyncio.Event()
+
+    async def request(pod: str, name: str, *, waits: bool) -> None:
+        async with turns.of(pod):
+            said.append(f"{name} begins")
+            if waits:
+                await go.wait()
+            said.append(f"{name} ends")
+
+    async with asyncio.TaskGroup() as group:
+        for pod, name, waits in (("a", "a1", True), ("a", "a2", False), ("a", "a3", False), ("b", "b1", False)):
+            group.create_task(request(pod, name, waits=waits))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert said == ["a1 begins", "b1 begins", "b1 ends"]
+        go.set()
+    assert said[3:] == ["a1 ends", "a2 begins", "a2 ends", "a3 begins", "a3 ends"]
+
+
+async def test_a_turn_that_is_cancelled_while_it_waits_lets_the_others_pass() -> None:
+    turns = Turns()
+    go = asyncio.Event()
+    passed: list[str] = []
+
+    async def request(name: str) -> None:
+        async with turns.of("a"):
+            await go.wait()
+            passed.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(request(name)) for name in ("one", "two", "three")]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        go.set()
+    assert passed == ["one", "three"]
+
+
+async def test_an_intent_that_fails_stays_and_the_others_are_carried_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**BODY, "podName": name}))
+    (tmp_path / "d.json").mkdir()
+    (tmp_path / "torn.json").write_text('{"containerID')
+    done: list[str] = []
+
+    async def release(request: DelRequest) -> None:
+        if request.pod == "a":
+            raise errors.Unavailable("the API server is away")
+        if request.pod == "b":
+            raise ZeroDivisionError("a bug")
+        done.append(request.pod)
+
+    await Intents(tmp_path, release, FakeClock()).replay()
+    assert done == ["c"]
+    assert names(tmp_path) == ["a.json", "b.json", "d.json"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
