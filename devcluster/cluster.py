@@ -125,7 +125,11 @@ async def _parts(cluster: Cluster, underlay: network.Underlay | None) -> AsyncIt
                 clock=clock,
             )
             tasks.append(group.create_task(cluster.kubelets[name].run(), name=f"kubelet {name}"))
-        yield
+        try:
+            yield
+        finally:
+            if cluster.plane.kind == "kubeconfig":  # it lives on, and must not keep nodes that are no more
+                await registration.remove(client, cluster.nodes)
         for task in tasks:
             task.cancel()
 

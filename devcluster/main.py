@@ -13,7 +13,7 @@ from allocator.runtime import logs
 from devcluster import cluster, demo, processes, workspace
 from devcluster.demo.client import UsageError
 from devcluster.demo.show import DemoError
-from devcluster.nodes import cni, links, traffic
+from devcluster.nodes import cni, links, registration, traffic
 from devcluster.waiting import WaitError
 
 if TYPE_CHECKING:
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+STOPPED_ELSEWHERE = """\
+stopped: nothing is left on this machine. In the cluster may be left, in this order:
+  kubectl delete deployment/web statefulset/db --ignore-not-found
+  kubectl delete -k manifests/samples --ignore-not-found --wait=false
+  kubectl delete -k manifests/base --ignore-not-found
+  kubectl delete -k manifests/crds --ignore-not-found"""
 
 # What a person can do something about: told in its own words. Anything else is a bug and gets a traceback.
 EXPECTED = (
@@ -39,6 +46,7 @@ EXPECTED = (
     errors.Unreachable,
     links.LinkError,
     processes.ProcessError,
+    registration.ForeignNodeError,
     traffic.NoTrafficError,
     workspace.WorkspaceError,
 )
@@ -72,7 +80,7 @@ async def _run(arguments: argparse.Namespace, settings: cluster.Settings) -> int
     except asyncio.CancelledError:
         if stop.signal is None:
             raise
-        _say("stopped: nothing is left behind")
+        _say(STOPPED_ELSEWHERE if settings.plane == "kubeconfig" else "stopped: nothing is left behind")
         return 128 + stop.signal
     except Exception as error:  # noqa: BLE001 - the border of the process
         return _fail(error, settings.directory / "logs")

@@ -64,11 +64,17 @@ class Demo:
         await show.run("apply", "-k", "manifests/samples")
 
     async def _require_fresh(self) -> None:
-        crds = (await self.cluster.client.list(resources.CRDS))["items"]
+        """What the demo makes and removes in someone's own cluster must not be there yet."""
+        client = self.cluster.client
+        crds = (await client.list(resources.CRDS))["items"]
         if any(crd["spec"]["group"] == resources.SPIDERPOOL_GROUP for crd in crds):
-            raise DemoError(
-                "this cluster has a Spiderpool already, which the demo would change: give it another cluster"
-            )
+            raise DemoError("this cluster has a Spiderpool already: the demo wants one without")
+        for resource, name in ((resources.DEPLOYMENTS, "web"), (resources.STATEFUL_SETS, "db")):
+            found = (await client.list(resource, namespace=observe.NAMESPACE))["items"]
+            if any(obj["metadata"]["name"] == name for obj in found):
+                raise DemoError(
+                    f"this cluster has a {resource.kind} {observe.NAMESPACE}/{name}, which the demo would replace"
+                )
 
     async def refuse(self) -> None:
         self.show.step("Wrong pools are refused")
@@ -163,8 +169,6 @@ class Demo:
         with show.waiting("pools wait until their last address has cooled down"):
             await show.run("delete", "-k", "manifests/samples")
         await self.processes.stop_all()  # the webhook takes its registration with it
-        for node in self.cluster.nodes:
-            await show.run("delete", "node", node)
         await show.run("delete", "-k", "manifests/base", "--ignore-not-found")
         await show.run("delete", "-k", "manifests/crds")
 

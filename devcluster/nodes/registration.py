@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from allocator.kube import errors, resources
@@ -22,7 +21,12 @@ HEARTBEAT_S = 10.0
 LABEL = "devcluster.spidernet.io/node"
 
 
+class ForeignNodeError(Exception):
+    """The cluster has a node of this name that is not the devcluster's."""
+
+
 async def register(client: KubeClient, name: str, *, host: str, clock: Clock) -> None:
+    """ForeignNodeError when the name is taken by someone else's node, which stays as it is."""
     node = {
         "apiVersion": "v1",
         "kind": "Node",
@@ -36,12 +40,25 @@ async def register(client: KubeClient, name: str, *, host: str, clock: Clock) ->
             },
         },
     }
-    with contextlib.suppress(errors.AlreadyExists):
+    try:
         await client.create(resources.NODES, node)
+    except errors.AlreadyExists:
+        found = await client.get(resources.NODES, name)
+        if LABEL not in (found["metadata"].get("labels") or {}):
+            raise ForeignNodeError(f"the cluster has a node {name} of its own: use a cluster without one") from None
     await _report(client, name, host, clock)
     # The API server taints each new node as not ready (plugin TaintNodesByCondition); where no node-lifecycle
     # controller runs nobody else takes that off.
     await client.patch(resources.NODES, name, {"spec": {"taints": None}})
+
+
+async def remove(client: KubeClient, names: tuple[str, ...]) -> None:
+    """As far as the API server lets us; the rest is logged."""
+    for name in names:
+        try:
+            await client.delete(resources.NODES, name)
+        except (errors.ApiError, errors.Unreachable) as error:
+            log.warning("node_not_removed", node=name, error=str(error))
 
 
 async def heartbeat(client: KubeClient, name: str, *, host: str, clock: Clock) -> None:

@@ -278,3 +278,14 @@ async def test_pods_go_with_their_deployment(shop: Workshop) -> None:
         return not left and not await shop.pods()
 
     await shop.until(gone, "ReplicaSet and pods to be gone")
+
+
+async def test_a_node_of_someone_else_is_left_alone(kube: KubeClient) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-7", "labels": {"rack": "7"}}}
+    await kube.create(resources.NODES, node)
+    try:
+        with pytest.raises(registration.ForeignNodeError, match="a node node-7 of its own"):
+            await registration.register(kube, "node-7", host="192.0.2.7", clock=SystemClock())
+        assert (await kube.get(resources.NODES, "node-7"))["metadata"]["labels"] == {"rack": "7"}
+    finally:
+        await kube.delete(resources.NODES, "node-7")
