@@ -123,7 +123,10 @@ def _context(authority: tls.Authority, directory: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     pair = directory / "apiserver.pem"
     tls.write_private(pair, certificate + key)
-    context.load_cert_chain(pair)
+    try:
+        context.load_cert_chain(pair)
+    finally:
+        pair.unlink()  # the context holds the key now
     return context
 
 
@@ -161,14 +164,15 @@ async def _listening(api: Api, directory: Path) -> AsyncIterator[Path]:
     app = web.Application(client_max_size=BODY_LIMIT)
     app.router.add_route("*", "/{path:.*}", Server(api, token).handle)
     # A watcher that hangs up must end its handler at once, not at the next event.
+    path = directory / "kubeconfig"
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_context(authority, directory), backlog=1024)
         await site.start()
         port = runner.addresses[0][1]
-        path = directory / "kubeconfig"
         tls.write_private(path, tls.kubeconfig(f"https://127.0.0.1:{port}", authority.pem, {"token": token}))
         yield path
     finally:
+        path.unlink(missing_ok=True)
         await runner.cleanup()
