@@ -25,11 +25,11 @@ from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
-from allocator.ports import World
 from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
 from allocator.runtime.config import env_str, load_conf
 from allocator.service import Allocator
+from allocator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

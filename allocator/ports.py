@@ -5,11 +5,9 @@ Every method may raise errors.Unavailable: the API server gave no usable answer,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import Address
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Record, Slot
     from allocator.domain.request import Owner, Pod
-    from allocator.runtime.clock import Clock
 
 
 class Ledger(Protocol):
@@ -91,16 +88,3 @@ class ClusterView(Protocol):
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
         """Whether the StatefulSet stands, now, and counts this ordinal among its replicas."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """The ports, bundled: what the composition root of a process makes once."""
-
-    ledger: Ledger
-    pools: Pools
-    reservations: Reservations
-    endpoints: Endpoints
-    view: ClusterView
-    clock: Clock
-    rng: random.Random

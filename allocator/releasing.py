@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from allocator.claiming import Memories
     from allocator.domain.record import Record
     from allocator.domain.request import DelRequest, Pod
-    from allocator.ports import World
+    from allocator.world import World
 
 
 class Releasing:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Version
     from allocator.domain.request import AddRequest, DelRequest, Pod
-    from allocator.ports import World
+    from allocator.world import World
 
 T = TypeVar("T")
 

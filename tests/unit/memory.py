@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from allocator.domain import errors
 from allocator.domain.candidates import Surroundings
 from allocator.domain.request import Owner
-from allocator.ports import World
 from allocator.service import Allocator
+from allocator.world import World
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
