@@ -194,13 +194,16 @@ async def serve(work: Work, path: Path) -> AsyncIterator[None]:
 
 
 def _listen(path: Path) -> socket.socket:
+    """A socket that listens before it has its name: whoever finds the file is answered."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.is_socket():
-        path.unlink()
-    elif path.exists() or path.is_symlink():
+    if not path.is_socket() and (path.exists() or path.is_symlink()):
         raise FileExistsError(f"{path} exists and is no socket: remove it, or give another --socket")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Before bind: Linux gives the file this mode from its first moment on.
     os.fchmod(listener.fileno(), 0o600)
-    listener.bind(str(path))
+    unnamed = path.with_name(f".{path.name}.new")
+    unnamed.unlink(missing_ok=True)
+    listener.bind(str(unnamed))
+    listener.listen(128)
+    unnamed.rename(path)
     return listener

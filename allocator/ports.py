@@ -42,6 +42,9 @@ class Ledger(Protocol):
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         """Every record whose (last) holder has this name, complete, as of a moment after the call."""
 
+    def of_container(self, container_id: str) -> Sequence[Record]:
+        """The records of this node's sandbox, from the same index as `own`."""
+
     def own(self, pod_uid: str) -> Sequence[Record]:
         """The records of this node's pod, from the index that holds what this process wrote and what it watches."""
 

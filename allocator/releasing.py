@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from allocator.domain.record import REUSE_DELAY, State, released, retained
@@ -31,6 +32,11 @@ class Releasing:
 
         errors.Conflict when somebody else wrote in between: then decide again.
         """
+        if not request.pod:
+            named = self._named(request)
+            if named is None:
+                return ()
+            request = named
         pod = await self._dead_or_alive(request)
         is_the_one = pod is not None and pod.answers_to(request.pod_uid or pod.uid)
         if pod is not None and is_the_one and pod.alive:
@@ -51,6 +57,14 @@ class Releasing:
         if not any(record.state in (State.HELD, State.RETAINED) for record in self._world.ledger.own(uid)):
             await self._world.endpoints.remove(request.namespace, request.pod, uid)
         return tuple(written)
+
+    def _named(self, request: DelRequest) -> DelRequest | None:
+        """The request with the pod's name and UID, for a runtime that passes neither: the sandbox tells them."""
+        for record in self._world.ledger.of_container(request.interface.container_id):
+            if record.holder is not None:
+                holder = record.holder
+                return replace(request, namespace=holder.namespace, pod=holder.pod, pod_uid=holder.pod_uid)
+        return None
 
     async def _dead_or_alive(self, request: DelRequest) -> Pod | None:
         """The informer's word is enough when it shows this UID ending; everything else is read live."""

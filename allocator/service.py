@@ -119,6 +119,8 @@ class Allocator:
 
     async def _read_pod(self, request: AddRequest) -> Pod:
         name = f"{request.namespace}/{request.pod}"
+        if not request.namespace or not request.pod:
+            raise errors.Invalid("the runtime names no pod: CNI_ARGS needs K8S_POD_NAMESPACE and K8S_POD_NAME")
         pod = await self._world.view.read_pod(request.namespace, request.pod)
         if pod is None:
             raise errors.PodGone(f"pod {name} does not exist")

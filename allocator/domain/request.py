@@ -61,21 +61,18 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     phase: str = "Pending"
     reason: str = ""
-    restart_policy: str = "Always"
     # Which controller made it (metadata.ownerReferences with controller: true); None for a bare pod.
     controller: Owner | None = None
     deleted_at: datetime | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether containers of the pod run or may still be started."""
-        if self.deleted_at is not None:
-            return False
-        if self.phase == "Succeeded":
-            return self.restart_policy == "Always"
-        if self.phase == "Failed":
-            return self.restart_policy != "Never" and self.reason != "Evicted"
-        return True
+        """Whether containers of the pod run or may still be started.
+
+        Succeeded and Failed are final whatever the restart policy (PodPhase in k8s.io/api core/v1): a pod that was
+        evicted, or that a node's shutdown ended, stays Failed with restartPolicy Always until somebody deletes it.
+        """
+        return self.deleted_at is None and self.phase not in ("Succeeded", "Failed")
 
     def answers_to(self, uid: str) -> bool:
         """Whether the runtime means this pod by that UID. Of a pod from a kubelet's own files it knows no other than

@@ -229,7 +229,6 @@ def decode_pod(raw: Object) -> Pod:
         annotations=meta.get("annotations") or {},
         phase=status.get("phase") or "Pending",
         reason=status.get("reason") or "",
-        restart_policy=spec.get("restartPolicy") or "Always",
         controller=decode_controller(raw),
         deleted_at=decode_time(meta.get("deletionTimestamp")),
     )

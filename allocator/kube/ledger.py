@@ -108,10 +108,14 @@ class KubeLedger:
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")
 
+    def of_container(self, container_id: str) -> Sequence[Record]:
+        return self._indexed("containerID", container_id)
+
     def own(self, pod_uid: str) -> Sequence[Record]:
-        return _decoded(
-            raw for raw in self._index.items() if (raw["spec"].get("holder") or {}).get("podUID") == pod_uid
-        )
+        return self._indexed("podUID", pod_uid)
+
+    def _indexed(self, field: str, value: str) -> Sequence[Record]:
+        return _decoded(raw for raw in self._index.items() if (raw["spec"].get("holder") or {}).get(field) == value)
 
     async def _list(self, field_selector: str) -> Sequence[Record]:
         async def attempt() -> list[Object]:

@@ -24,6 +24,8 @@ class Resource:
         """The URL path. Without a namespace a namespaced resource means all namespaces, which only lists can."""
         if namespace and not self.namespaced:
             raise ValueError(f"{self.kind} is cluster-scoped: it has no namespace {namespace!r}")
+        if name == "":
+            raise ValueError(f"{self.kind} without a name would be the list of all")
         if name and self.namespaced and not namespace:
             raise ValueError(f"{self.kind} {name!r} needs a namespace")
         if subresource and not name:

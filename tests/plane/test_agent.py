@@ -269,6 +269,22 @@ async def test_del_of_a_dead_pod_lets_its_address_cool_and_takes_its_endpoint_aw
         await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
 
 
+async def test_a_del_that_names_no_pod_finds_it_by_the_sandbox(agent: Agent, kube: KubeClient, namespace: str) -> None:
+    await make_pool(kube, "a", "10.20.0.10")
+    pod = await make_pod(kube, namespace, "cart", "n1", ONE)
+    await agent.add(pod)
+    nameless = {"metadata": {"namespace": "", "name": "", "uid": ""}}
+    assert (await agent.delete(nameless)).status == 200
+    assert await state_of(kube, "10.20.0.10") == "Held"
+    await kill_pod(kube, pod)
+    assert (await agent.delete(nameless, container="unknown")).status == 200
+    assert await state_of(kube, "10.20.0.10") == "Held"
+    assert (await agent.delete(nameless)).status == 200
+    assert await state_of(kube, "10.20.0.10") == "Cooling"
+    refusal = await agent.add(nameless)
+    assert (refusal.headers["X-Spiderpool-Reason"], "CNI_ARGS" in refusal.json) == ("InvalidRequest", True)
+
+
 async def test_a_late_del_of_an_old_sandbox_leaves_the_new_one_alone(
     agent: Agent, kube: KubeClient, namespace: str
 ) -> None:

@@ -73,6 +73,13 @@ class MemoryLedger:
             if record.holder is not None and (record.holder.namespace, record.holder.pod) == (namespace, pod)
         ]
 
+    def of_container(self, container_id: str) -> Sequence[Record]:
+        return [
+            record
+            for record in self.records.values()
+            if record.holder is not None and record.holder.container_id == container_id
+        ]
+
     def own(self, pod_uid: str) -> Sequence[Record]:
         return [
             record for record in self.records.values() if record.holder is not None and record.holder.pod_uid == pod_uid

@@ -219,8 +219,8 @@ def test_a_slot_whose_pool_is_asked_for_no_longer_moves_and_gives_the_old_addres
     "ending",
     [
         pytest.param({"deleted_at": values.NOON}, id="terminating"),
-        pytest.param({"phase": "Succeeded", "restart_policy": "Never"}, id="finished"),
-        pytest.param({"phase": "Failed", "restart_policy": "Never"}, id="failed"),
+        pytest.param({"phase": "Succeeded"}, id="finished"),
+        pytest.param({"phase": "Failed", "reason": "Terminated"}, id="ended by its node's shutdown"),
         pytest.param({"phase": "Failed", "reason": "Evicted"}, id="evicted"),
     ],
 )

@@ -462,7 +462,7 @@ async def test_a_pod_from_a_kubelets_own_files_is_known_by_its_mirrors_annotatio
     record = world.ledger.records[given.address]
     assert record.holder is not None
     assert record.holder.pod_uid == "api-uid"
-    world.view.put(replace(mirror, phase="Succeeded", restart_policy="Never"))
+    world.view.put(replace(mirror, phase="Succeeded"))
     interface = values.request(mirror).interface
     await allocator.release(DelRequest(namespace="shop", pod="static-n1", pod_uid="hash", interface=interface))
     assert states(world) == {str(given.address): State.COOLING}
