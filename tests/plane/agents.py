@@ -113,5 +113,7 @@ async def make_pod(
         reference = {key: owner[key] for key in ("apiVersion", "kind")}
         reference |= {"name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"], "controller": True}
         metadata["ownerReferences"] = [reference]
+        # A real controller lets go of a pod that its selector does not match.
+        metadata["labels"] = owner["spec"]["selector"]["matchLabels"]
     spec = {"nodeName": node, "containers": [{"name": "main", "image": "none"}]}
     return await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
