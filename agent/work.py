@@ -71,6 +71,8 @@ class Work:
         return f"nothing heard of the API server for {stale:.0f} s" if stale > STALE_S else None
 
     def _tell(self, request: AddRequest, error: errors.IpamError) -> None:
+        if not request.pod or not request.namespace:
+            return  # there is nobody to tell
         regarding = {
             "apiVersion": "v1",
             "kind": "Pod",
