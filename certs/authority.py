@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
 CA_LIFE: Final = timedelta(days=365)
 LEAF_LIFE: Final = timedelta(days=90)
 # Clocks of API servers may be a little behind ours.
 BACKDATE: Final = timedelta(minutes=5)
+# A certificate from further in the future was made while the clock was wrong: nobody accepts it until then.
+CLOCK_SKEW: Final = timedelta(minutes=1)
 # A new CA is trusted everywhere before anything is signed with it: registrations are put right within seconds.
 SETTLING: Final = timedelta(minutes=10)
 
@@ -50,29 +55,64 @@ class Material:
         return f"Material(certificate={self.certificate!r})"
 
 
+class UnreadableError(ValueError):
+    """One text of a Material is not what it should be; `part` is the name of its field."""
+
+    def __init__(self, part: str, why: str) -> None:
+        super().__init__(f"{part} {why}")
+        self.part = part
+        self.why = why
+
+
+def check(material: Material) -> None:
+    """UnreadableError when `renewed` could not work with it, or when somebody else's key and certificate do not fit.
+
+    Our own that do not fit are no error: `renewed` makes them anew.
+    """
+    _certificates(material.ca, "ca")
+    if material.ca_key:
+        _ca_key(material.ca_key)
+    if material.ca_key and not (material.certificate and material.key):
+        return
+    leaf, key = _certificates(material.certificate, "certificate")[0], _private_key(material.key, "key")
+    if not material.ca_key and leaf.public_key() != key.public_key():
+        raise UnreadableError("key", "does not belong to the certificate")
+
+
 def renewed(material: Material | None, names: Iterable[str], now: datetime) -> Material:
-    """The material to serve from now on; the same object when nothing is due.
+    """The material to serve from now on; the same object when nothing is due. UnreadableError as of `check`.
 
     A CA is changed in steps, so that a client that trusts the CAs of any one step can verify the certificate of the
     next: first the new CA is added to those trusted, later the certificate is signed with it, last the old one goes.
+    What no client would accept any more is made anew at once.
     """
-    wanted = frozenset(names)
+    wanted = frozenset(canonical_name(name) for name in names)
     if material is None:
-        ca, ca_key = _new_ca(now)
-        return issued(Material(ca, "", "", ca_key), wanted, now)
+        return issued(_with_new_ca(Material("", "", ""), [], now), wanted, now)
     if not material.ca_key:
         return material
-    authorities = x509.load_pem_x509_certificates(material.ca.encode())
+    authorities = _certificates(material.ca, "ca")
     newest = authorities[0]
-    leaf = x509.load_pem_x509_certificate(material.certificate.encode())
-    is_broken = now >= leaf.not_valid_after_utc
-    if is_due(newest, now) and len(authorities) == 1:
-        ca, ca_key = _new_ca(now)
-        both = replace(material, ca=ca + material.ca, ca_key=ca_key)
-        return issued(both, wanted, now) if is_broken else both
-    covered = _names_of(leaf)
-    is_settled = len(authorities) == 1 or is_broken or now - newest.not_valid_before_utc >= BACKDATE + SETTLING
-    is_of_newest = leaf.issuer == newest.subject
+    leaf = _served_leaf(material, authorities, now)
+    is_sound = _is_valid(newest, now) and newest.public_key() == _ca_key(material.ca_key).public_key()
+    if not is_sound or (is_due(newest, now) and len(authorities) == 1):
+        both = _with_new_ca(material, authorities, now)
+        return both if leaf is not None else issued(both, wanted, now)
+    if leaf is None:
+        return issued(material, wanted, now)
+    return _next_step(material, authorities, leaf, wanted, now)
+
+
+def _next_step(
+    material: Material,
+    authorities: list[x509.Certificate],
+    leaf: x509.Certificate,
+    wanted: frozenset[str],
+    now: datetime,
+) -> Material:
+    newest, covered = authorities[0], _names_of(leaf)
+    is_settled = len(authorities) == 1 or now - newest.not_valid_before_utc >= BACKDATE + SETTLING
+    is_of_newest = _is_issued_by(leaf, newest)
     if not wanted <= covered or (is_settled and (is_due(leaf, now) or not is_of_newest)):
         # What another replica asked for stays in, or two of them would take turns.
         return issued(material, wanted | covered, now)
@@ -83,12 +123,9 @@ def renewed(material: Material | None, names: Iterable[str], now: datetime) -> M
 
 def issued(material: Material, names: Iterable[str], now: datetime) -> Material:
     """The material with a new certificate for `names` (DNS names and addresses), signed with the newest CA."""
-    ca = x509.load_pem_x509_certificates(material.ca.encode())[0]
-    ca_key = load_pem_private_key(material.ca_key.encode(), password=None)
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise TypeError("ca.key is no EC key: delete it to serve the certificate as it is")
+    ca, ca_key = _certificates(material.ca, "ca")[0], _ca_key(material.ca_key)
     key = ec.generate_private_key(ec.SECP256R1())
-    sorted_names = sorted(names)
+    sorted_names = sorted({canonical_name(name) for name in names})
     certificate = (
         _builder(key, now, LEAF_LIFE)
         .subject_name(_subject("spiderpool-webhook"))
@@ -111,6 +148,74 @@ def is_due(certificate: x509.Certificate, now: datetime) -> bool:
 def expiry_of(material: Material) -> datetime:
     """When the served certificate expires."""
     return x509.load_pem_x509_certificate(material.certificate.encode()).not_valid_after_utc
+
+
+def canonical_name(name: str) -> str:
+    """The one form of a DNS name or address that certificates hold: compared otherwise, none would ever cover it."""
+    try:
+        # A zone is known to one machine only, and has no place in a certificate.
+        return str(ipaddress.ip_address(name.strip("[]").partition("%")[0]))
+    except ValueError:
+        return name.lower().removesuffix(".")
+
+
+def _served_leaf(material: Material, authorities: list[x509.Certificate], now: datetime) -> x509.Certificate | None:
+    """The certificate, if clients accept it now: in its time, with its key, and from a CA that they trust."""
+    if not (material.certificate and material.key):
+        return None
+    leaf = _certificates(material.certificate, "certificate")[0]
+    fits = leaf.public_key() == _private_key(material.key, "key").public_key()
+    is_trusted = any(_is_valid(ca, now) and _is_issued_by(leaf, ca) for ca in authorities)
+    return leaf if fits and is_trusted and _is_valid(leaf, now) else None
+
+
+def _is_valid(certificate: x509.Certificate, now: datetime) -> bool:
+    return certificate.not_valid_before_utc - CLOCK_SKEW <= now < certificate.not_valid_after_utc
+
+
+def _is_issued_by(leaf: x509.Certificate, ca: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _certificates(pem: str, part: str) -> list[x509.Certificate]:
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.encode())
+        for certificate in certificates:
+            _names_of(certificate)
+            certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        raise UnreadableError(part, "holds no certificate as PEM") from None
+    return certificates
+
+
+def _private_key(pem: str, part: str) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(pem.encode(), password=None)
+    except TypeError:
+        raise UnreadableError(part, "is encrypted: store it without a password") from None
+    except (ValueError, UnsupportedAlgorithm):
+        # Without the library's words, which may quote what they could not read.
+        raise UnreadableError(part, "holds no private key as PEM") from None
+
+
+def _ca_key(pem: str) -> ec.EllipticCurvePrivateKey:
+    key = _private_key(pem, "ca_key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UnreadableError(
+            "ca_key", "is no EC key, which alone can issue here: delete it to have the certificate served as it is"
+        )
+    return key
+
+
+def _with_new_ca(material: Material, authorities: list[x509.Certificate], now: datetime) -> Material:
+    """With a CA of our own before those that are still good."""
+    ca, ca_key = _new_ca(now)
+    kept = "".join(_pem(authority) for authority in authorities if _is_valid(authority, now))
+    return replace(material, ca=ca + kept, ca_key=ca_key)
 
 
 def _new_ca(now: datetime) -> tuple[str, str]:

@@ -31,12 +31,12 @@ class LiveContext:
         self.context = _server_context()
 
     def use(self, material: Material) -> None:
-        """Serve it from now on. ssl.SSLError when key and certificate do not fit: then nothing has changed."""
+        """Serve it from now on. ssl.SSLError when it is weak or does not fit: then nothing has changed."""
         with tempfile.TemporaryDirectory(prefix="spiderpool-certs-") as directory:
             certificate, key = Path(directory, "crt"), Path(directory, "key")
-            certificate.write_text(material.certificate, encoding="ascii")
+            certificate.write_text(material.certificate, encoding="utf-8")
             key.touch(mode=0o600)
-            key.write_text(material.key, encoding="ascii")
+            key.write_text(material.key, encoding="utf-8")
             # load_cert_chain exchanges the certificate before it compares it with the key: a pair that does not fit
             # breaks the context that it is loaded into. So a scratch context tries it first.
             _server_context().load_cert_chain(certificate, key)
@@ -72,15 +72,10 @@ class Keeper:
             await self._clock.sleep(self._poll_s)
             try:
                 await self._turn()
-            except (
-                errors.ApiError,
-                errors.Unreachable,
-                store.UnusableError,
-                ssl.SSLError,
-                OSError,
-                ValueError,
-            ) as error:
+            except (errors.ApiError, errors.Unreachable, store.UnusableError, OSError) as error:
                 log.warning("certificate_not_renewed", error=str(error))
+            except Exception:  # whatever is wrong with what is kept: what is served is better than nothing
+                log.exception("certificate_not_renewed")
 
     async def _turn(self) -> None:
         for _ in range(TRIES):
@@ -96,7 +91,13 @@ class Keeper:
     def _serve(self, material: Material) -> None:
         if material == self._served:
             return
-        self.live.use(material)
+        try:
+            self.live.use(material)
+        except ssl.SSLError as error:
+            raise store.UnusableError(
+                f"the certificate cannot be served: {error}; write a stronger one with its key, or delete all "
+                f"to have new ones made"
+            ) from error
         self._served = material
         log.info("certificate_served", expires=authority.expiry_of(material).isoformat())
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from allocator.kube import errors
 from allocator.kube.resources import SECRETS
+from allocator.runtime.config import ConfigError
+from certs import authority
 from certs.authority import Material
 
 if TYPE_CHECKING:
@@ -22,8 +24,11 @@ SECRET_NAME: Final = "spiderpool-webhook-certs"  # noqa: S105 - the name of the 
 CA, CERTIFICATE, KEY, CA_KEY = "ca.crt", "tls.crt", "tls.key", "ca.key"
 
 
-class UnusableError(Exception):
-    """What is kept is no certificate and key; the message says where, and what to do."""
+PARTS: Final = {"ca": CA, "certificate": CERTIFICATE, "key": KEY, "ca_key": CA_KEY}
+
+
+class UnusableError(ConfigError):
+    """What is kept is no certificate and key, or cannot be kept; the message says where, and what to do."""
 
 
 class Store(Protocol):
@@ -48,11 +53,14 @@ class SecretStore:
             self._seen = None
             return None
         data = self._seen.get("data") or {}
-        try:
-            texts = {key: base64.b64decode(value, validate=True).decode() for key, value in data.items()}
-        except (binascii.Error, UnicodeDecodeError, TypeError) as error:
-            raise UnusableError(f"Secret {self._namespace}/{self._name} holds no PEM: delete it") from error
-        return _material(texts, f"Secret {self._namespace}/{self._name}")
+        where = f"Secret {self._namespace}/{self._name}"
+        texts = {}
+        for key in data.keys() & PARTS.values():  # what else somebody keeps in there is none of our business
+            try:
+                texts[key] = base64.b64decode(data[key], validate=True).decode("ascii")
+            except (binascii.Error, UnicodeDecodeError, TypeError):
+                raise UnusableError(f"{where}: {key} is no PEM: {_REMEDY}") from None
+        return _material(texts, where)
 
     async def save(self, material: Material) -> bool:
         data = {key: base64.b64encode(text.encode()).decode() for key, text in _texts(material).items()}
@@ -99,17 +107,39 @@ class DirectoryStore:
         return _material(texts, str(self._directory)) if texts else None
 
     async def save(self, material: Material) -> bool:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, text in _texts(material).items():
-            _write(self._directory / name, text)
+        """In an order in which a crash leaves what the next start puts right: without ca.key it would be a stranger's,
+        and a key that does not fit has its certificate made anew.
+        """
+        texts = _texts(material)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in (CA_KEY, CA, KEY, CERTIFICATE):
+                _write(self._directory / name, texts[name])
+        except OSError as error:
+            raise UnusableError(f"{self._directory} cannot be written: {error}; give another --cert-dir") from error
         return True
 
 
-def _material(texts: dict[str, str], where: str) -> Material:
-    missing = [name for name in (CA, CERTIFICATE, KEY) if not texts.get(name)]
+_REMEDY: Final = "put the right one there, or delete all of them to have new ones made"
+
+
+def _material(texts: dict[str, str], where: str) -> Material | None:
+    """The texts as a value; None when they are the beginning of a first set, which is made anew."""
+    if texts.keys() == {CA_KEY}:
+        return None
+    # With ca.key and ca.crt the rest can be made.
+    needed = (CA,) if texts.get(CA_KEY) else (CA, CERTIFICATE, KEY)
+    missing = [name for name in needed if not texts.get(name)]
     if missing:
         raise UnusableError(f"{where} lacks {', '.join(missing)}: add it, or delete the rest to have all made anew")
-    return Material(texts[CA], texts[CERTIFICATE], texts[KEY], texts.get(CA_KEY, ""))
+    if texts.get(CA_KEY) == "":
+        raise UnusableError(f"{where}: {CA_KEY} is empty: delete it to have the certificate served as it is")
+    material = Material(texts[CA], texts.get(CERTIFICATE, ""), texts.get(KEY, ""), texts.get(CA_KEY, ""))
+    try:
+        authority.check(material)
+    except authority.UnreadableError as error:
+        raise UnusableError(f"{where}: {PARTS[error.part]} {error.why}; {_REMEDY}") from None
+    return material
 
 
 def _texts(material: Material) -> dict[str, str]:
@@ -122,4 +152,6 @@ def _write(path: Path, text: str) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)  # or a power cut may leave an empty file under the new name
     draft.replace(path)

@@ -109,6 +109,56 @@ def test_what_expired_while_nobody_looked_is_made_anew_at_once(fresh: Material) 
     assert trusts(renewed, renewed, later)
 
 
+@pytest.mark.parametrize(
+    "names", [["FD00::1"], ["[0:0:0:0:0:0:0:1]"], ["LOCALHOST"], ["host.example."], ["fe80::1%eth0"]]
+)
+def test_a_name_written_another_way_is_no_reason_to_renew(names: list[str]) -> None:
+    first = authority.renewed(None, names, NOON)
+    assert authority.renewed(first, names, NOON) is first
+
+
+def test_a_certificate_from_the_future_is_made_anew_at_once(fresh: Material) -> None:
+    ahead = authority.renewed(fresh, NAMES, NOON + 61 * DAY)
+    assert not trusts(ahead, ahead, NOON)
+    renewed = authority.renewed(ahead, NAMES, NOON)
+    assert renewed.ca == fresh.ca
+    assert trusts(renewed, renewed, NOON)
+    assert authority.renewed(renewed, NAMES, NOON) is renewed
+
+
+def test_an_authority_from_the_future_is_made_anew_at_once() -> None:
+    ahead = authority.renewed(None, NAMES, NOON + 300 * DAY)
+    renewed = authority.renewed(ahead, NAMES, NOON)
+    assert trusts(renewed, renewed, NOON)
+    assert len(authorities_of(renewed)) == 1
+    assert authority.renewed(renewed, NAMES, NOON) is renewed
+
+
+def test_a_clock_that_is_a_little_ahead_is_no_reason_to_renew(fresh: Material) -> None:
+    ahead = NOON + authority.BACKDATE + MINUTE
+    made = authority.renewed(None, NAMES, ahead)
+    assert authority.renewed(made, NAMES, NOON) is made
+
+
+def test_a_key_of_another_authority_makes_a_new_one_that_nobody_has_to_wait_for(fresh: Material) -> None:
+    other = authority.renewed(None, NAMES, NOON)
+    torn = dataclasses.replace(fresh, ca_key=other.ca_key)
+    mended = authority.renewed(torn, NAMES, NOON)
+    assert len(authorities_of(mended)) == 2
+    assert trusts(mended, mended, NOON)
+    later = NOON + 11 * MINUTE
+    signed = authority.renewed(mended, [*NAMES, "other"], later)
+    assert trusts(mended, signed, later)
+
+
+def test_a_key_that_does_not_fit_has_its_certificate_made_anew(fresh: Material) -> None:
+    torn = dataclasses.replace(fresh, key=authority.issued(fresh, NAMES, NOON).key)
+    renewed = authority.renewed(torn, NAMES, NOON)
+    assert renewed.ca == fresh.ca
+    assert renewed.key != torn.key
+    assert trusts(fresh, renewed, NOON)
+
+
 def test_certificates_of_somebody_else_are_served_as_they_are(fresh: Material) -> None:
     given = dataclasses.replace(fresh, ca_key="")
     assert authority.renewed(given, ["other"], NOON + 1000 * DAY) is given

@@ -6,19 +6,28 @@ import asyncio
 import ssl
 import stat
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from allocator.runtime.clock import SystemClock
+from allocator.runtime.config import ConfigError
 from certs import authority
 from certs.reload import Keeper, LiveContext
 from certs.store import DirectoryStore, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from certs.authority import Material
 
@@ -136,6 +145,119 @@ async def test_a_directory_with_half_of_it_says_what_is_missing(tmp_path: Path) 
     (tmp_path / "tls.crt").write_text(made().certificate)
     with pytest.raises(UnusableError, match=r"lacks ca\.crt, tls\.key"):
         await DirectoryStore(tmp_path).load()
+
+
+def key_pem(*, password: bytes | None = None, rsa_key: bool = False) -> str:
+    key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
+    how = BestAvailableEncryption(password) if password else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("ca.key", "garbage", "holds no private key"),
+        ("ca.key", "", "is empty"),
+        ("ca.key", key_pem(rsa_key=True), "is no EC key.*delete it"),
+        ("ca.key", key_pem(password=b"x"), "is encrypted.*without a password"),
+        ("ca.crt", "garbage", "holds no certificate"),
+        ("tls.crt", "garbage", "holds no certificate"),
+        ("tls.key", "garbage", "holds no private key"),
+    ],
+)
+async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
+    await DirectoryStore(tmp_path).save(made())
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UnusableError, match=f"{name} {words}") as caught:
+        await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+    assert isinstance(caught.value, ConfigError)
+    assert str(tmp_path) in str(caught.value)
+
+
+async def test_a_strangers_key_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    await DirectoryStore(tmp_path).save(made())
+    (tmp_path / "ca.key").unlink()
+    (tmp_path / "tls.key").write_text(key_pem())
+    with pytest.raises(UnusableError, match=r"tls\.key does not belong"):
+        await DirectoryStore(tmp_path).load()
+
+
+async def test_a_folder_that_cannot_be_written_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match="--cert-dir"):
+        await Keeper(DirectoryStore(Path("/proc/nowhere")), NAMES, SystemClock()).start()
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("written", range(4))
+@pytest.mark.parametrize("what", ["first", "authority", "certificate"])
+async def test_a_crash_at_any_file_leaves_what_the_next_start_puts_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, what: str
+) -> None:
+    first = made()
+    now = datetime.now(UTC)
+    added = made()
+    changed = {
+        "first": first,
+        "authority": replace(first, ca=added.ca + first.ca, ca_key=added.ca_key),
+        "certificate": authority.issued(first, NAMES, now),
+    }[what]
+    if what != "first":
+        await DirectoryStore(tmp_path).save(first)
+    rename, renamed = Path.replace, 0
+
+    def crashing(draft: Path, target: Path) -> Path:
+        nonlocal renamed
+        if renamed == written:
+            raise Crash
+        renamed += 1
+        return rename(draft, target)
+
+    monkeypatch.setattr(Path, "replace", crashing)
+    with pytest.raises(Crash):
+        await DirectoryStore(tmp_path).save(changed)
+    monkeypatch.undo()
+
+    keeper = Keeper(DirectoryStore(tmp_path), NAMES, SystemClock())
+    await keeper.start()
+    kept = await DirectoryStore(tmp_path).load()
+    assert kept is not None
+    assert authority.renewed(kept, NAMES, now) is kept
+    async with greeting(keeper.live.context) as port:
+        assert await greeted(port, kept) == b"hello\n"
+    # And it is still renewed when its time comes.
+    assert authority.renewed(kept, NAMES, now + timedelta(days=61)) is not kept
+
+
+async def test_what_breaks_while_it_runs_ends_nothing(tmp_path: Path) -> None:
+    first = made()
+    loads: list[str] = []
+
+    class Watched(DirectoryStore):
+        async def load(self) -> authority.Material | None:
+            loads.append("")
+            return await super().load()
+
+    await DirectoryStore(tmp_path).save(first)
+    keeper = Keeper(Watched(tmp_path), NAMES, SystemClock(), poll_s=0.01)
+    await keeper.start()
+
+    async def looked(times: int) -> None:
+        until = len(loads) + times
+        while len(loads) < until:  # noqa: ASYNC110 - the keeper tells nobody
+            await asyncio.sleep(0.01)
+
+    async with greeting(keeper.live.context) as port, asyncio.TaskGroup() as group:
+        running = group.create_task(keeper.run())
+        for name in ("ca.key", "tls.key", "ca.crt"):
+            kept = (tmp_path / name).read_text()
+            (tmp_path / name).write_text(key_pem(rsa_key=True) if name == "ca.key" else "garbage")
+            await asyncio.wait_for(looked(2), 10)
+            assert await greeted(port, first) == b"hello\n"
+            (tmp_path / name).write_text(kept)
+        running.cancel()
 
 
 async def test_files_that_somebody_exchanges_are_served_soon(tmp_path: Path) -> None:
