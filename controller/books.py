@@ -6,7 +6,7 @@ Everything here may lag behind. It makes suspects and projections; nothing is fr
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec
 
 from allocator.domain.addresses import object_name
 from allocator.domain.pool import reserved_of
@@ -25,6 +25,7 @@ from allocator.kube.resources import (
     STATEFUL_SETS,
 )
 from allocator.runtime.logs import get_logger
+from controller.endings import Endings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from allocator.kube.view import Change
     from allocator.runtime.clock import Clock
 
+P = ParamSpec("P")
+
 _log = get_logger(__name__)
 
 # A quiet watch proves about once a minute that it is alive (bookmarks), and is given up after 90 s of silence.
@@ -49,11 +52,13 @@ class Books:
 
     def __init__(self, client: KubeClient, *, clock: Clock, static_pods: bool) -> None:
         self._static_pods = static_pods
+        self.endings = Endings(clock)
         self.in_use = 0  # records that are not merely cooling
         self._records: dict[str, Record] = {}
         self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._reservations: tuple[Reservation, ...] | None = None
+        self._unreadable: set[str] = set()  # UIDs of records that were told of
         self.on_record: list[Callable[[Record | None, Record | None], None]] = []
         self.on_pod: list[Callable[[str], None]] = []
         self.on_pool: list[Callable[[str], None]] = []
@@ -115,10 +120,12 @@ class Books:
     def sighting(self, record: Record) -> Sighting:
         """A look at the record's holder as the caches have it. KeyError-free: a record without holder sees nobody."""
         holder = record.holder
+        raw = self.pods.get(holder.pod, holder.namespace) if holder else None
         return Sighting(
             record=record,
-            pod=self.pod(holder.namespace, holder.pod) if holder else None,
+            pod=None if raw is None else decode_pod(raw),
             node=self.node_state(holder.node if holder else ""),
+            ending=None if raw is None else self.endings.see(raw),
             slot_wanted=self._slot_wanted(record),
         )
 
@@ -138,9 +145,11 @@ class Books:
 
     def _address_changed(self, change: Change) -> None:
         old = self._records.get(_name(change))
-        new = None if change.new is None else _readable_record(change.new)
+        new = None if change.new is None else self._readable_record(change.new)
         if old is not None:
             self._forget(old)
+            if new is None or new.uid != old.uid:
+                self._unreadable.discard(old.uid)
         if new is not None:
             key = object_name(new.address)
             self._records[key] = new
@@ -148,8 +157,7 @@ class Books:
             self._by_pool[new.pool][key] = new
             if new.holder is not None:
                 self._by_pod[new.holder.pod_uid][key] = new
-        for tell in self.on_record:
-            tell(old, new)
+        _tell(self.on_record, old, new)
 
     def _forget(self, record: Record) -> None:
         key = object_name(record.address)
@@ -159,24 +167,40 @@ class Books:
         if record.holder is not None:
             _drop(self._by_pod, record.holder.pod_uid, key)
 
+    def _readable_record(self, raw: Object) -> Record | None:
+        try:
+            record = decode_record(raw)
+        except Malformed as error:
+            _log.error("address_object_unreadable", why=str(error))
+            return None
+        if record.state is State.CONFLICT and record.holder is None and record.uid not in self._unreadable:
+            # Every true Conflict has a holder: this one is of a newer version, say, or was written past the schema.
+            self._unreadable.add(record.uid)
+            _log.error(
+                "address_object_unreadable",
+                address=object_name(record.address),
+                uid=record.uid,
+                why="its spec cannot be read; it blocks its address, and nothing of ours frees it",
+            )
+        return record
+
     def _pod_changed(self, change: Change) -> None:
-        for raw in (change.old, change.new):
-            if raw is not None:
-                uid = raw["metadata"]["uid"]
-                break
-        else:
+        raw = change.new or change.old
+        if raw is None:
             return
-        for tell in self.on_pod:
-            tell(uid)
+        uid = raw["metadata"]["uid"]
+        if change.new is None:
+            self.endings.forget(uid)
+        else:
+            self.endings.see(change.new)
+        _tell(self.on_pod, uid)
 
     def _pool_changed(self, change: Change) -> None:
-        for tell in self.on_pool:
-            tell(_name(change))
+        _tell(self.on_pool, _name(change))
 
     def _reservation_changed(self, _change: Change) -> None:
         self._reservations = None
-        for tell in self.on_reservation:
-            tell()
+        _tell(self.on_reservation)
 
 
 def _name(change: Change) -> str:
@@ -186,19 +210,18 @@ def _name(change: Change) -> str:
     return str(raw["metadata"]["name"])
 
 
+def _tell(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwargs) -> None:
+    for listener in listeners:
+        try:
+            listener(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - the border of one object: a cache that ends ends the whole term
+            _log.exception("change_not_taken_in", listener=repr(listener))
+
+
 def _drop(index: defaultdict[str, dict[str, Record]], group: str, key: str) -> None:
     index[group].pop(key, None)
     if not index[group]:
         del index[group]
-
-
-def _readable_record(raw: Object) -> Record | None:
-    try:
-        return decode_record(raw)
-    except Malformed as error:
-        # A state of a newer version, say. It blocks its address and is never freed from here.
-        _log.error("address_object_unreadable", why=str(error))
-        return None
 
 
 def _readable_reservations(raws: Iterable[Object]) -> Iterable[Reservation]:

@@ -100,6 +100,7 @@ class Leading:
             witness=Witness(
                 client,
                 books.node_state,
+                books.endings,
                 clock=clock,
                 rng=rng,
                 static_pods=self._config.conf.enable_stateful_set,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import Act, judge, stands_for
+from allocator.domain.reclaim import Act, cooling_time, judge, stands_for
 from allocator.domain.record import released, retained
 from allocator.runtime.logs import get_logger
 from controller.suspects import BRAKE_CONFIRM_S, Brake, Suspects
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from allocator.domain.reclaim import Rules, Verdict
-    from allocator.domain.record import Record
+    from allocator.domain.record import Holder, Record
     from allocator.ports import Endpoints, Ledger
     from allocator.runtime.clock import Clock
     from controller.books import Books
@@ -170,42 +170,53 @@ class Reclaim:
         try:
             # Adapters try again for longer than a verdict is good.
             async with asyncio.timeout(self._config.renew_deadline_s):
-                await self._settle_live(suspect)
+                freed = await self._settle_live(suspect)
         except (errors.IpamError, errors.Conflict, TimeoutError) as error:
             _log.warning("verdict_void", address=suspect.key, why=str(error) or type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one record, for the sake of the others
             _log.exception("settling_failed", address=suspect.key)
+        else:
+            if freed is not None:
+                await self._remove_endpoint(freed)
 
-    async def _settle_live(self, suspect: Suspect[Case]) -> None:
+    async def _settle_live(self, suspect: Suspect[Case]) -> Holder | None:
+        """Look again, and write. The last holder when the address was freed."""
         began = self._clock.monotonic()
         record = await self._hands.ledger.read(suspect.subject.record.address)
         if record is None or _edition(record) != suspect.edition:
-            return
+            return None
         seen = await self._hands.witness.look(record)
         now = self._clock.now()
         verdict = judge(seen, self._config.rules, now)
         if verdict.act is not suspect.subject.verdict.act:
             # The two sightings must agree on what to do.
-            return
+            return None
         if not self._hands.may_act() or self._clock.monotonic() - began > self._config.renew_deadline_s:
             _log.warning("verdict_void", address=suspect.key, why="the lease could not be proven in time")
-            return
-        moved = retained(record, now) if verdict.act is Act.RETAIN else released(record, now, self._config.reuse_delay)
+            return None
+        cools = cooling_time(verdict, seen.node, self._config.reuse_delay)
+        moved = retained(record, now) if verdict.act is Act.RETAIN else released(record, now, cools)
         after = await self._hands.ledger.replace(moved)
         self._hands.receipts.moved(record, after, verdict, (suspect.first_at, now))
-        if verdict.act is Act.RELEASE:
-            await self._remove_endpoint(record)
+        return record.holder if verdict.act is Act.RELEASE else None
 
-    async def _remove_endpoint(self, record: Record) -> None:
-        """The endpoint goes with the last address of its pod.
+    async def _remove_endpoint(self, holder: Holder) -> None:
+        """The endpoint goes with the last address of its pod. One that stays is found by the sweep for orphans.
 
         The cache is good enough to know the others: it has our own writes, and a UID that is gone claims nothing new.
         """
-        holder = record.holder
-        if holder is None or any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
+        if any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
             return
-        await self._hands.endpoints.remove(holder.namespace, holder.pod, holder.pod_uid)
-        self._hands.receipts.endpoint_removed(holder.namespace, holder.pod, holder.pod_uid)
+        try:
+            async with asyncio.timeout(self._config.renew_deadline_s):
+                await self._hands.endpoints.remove(holder.namespace, holder.pod, holder.pod_uid)
+        except (errors.IpamError, errors.Conflict, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            _log.warning("endpoint_not_removed", endpoint=f"{holder.namespace}/{holder.pod}", why=why)
+        except Exception:  # noqa: BLE001 - the border of one endpoint: its address has been freed
+            _log.exception("endpoint_not_removed", endpoint=f"{holder.namespace}/{holder.pod}")
+        else:
+            self._hands.receipts.endpoint_removed(holder.namespace, holder.pod, holder.pod_uid)
 
 
 def _edition(record: Record) -> str:

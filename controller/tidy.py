@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import is_gone, stands_for
+from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, stands_for
 from allocator.domain.record import REUSE_DELAY, State
+from allocator.kube.codec import is_unadopted
 from allocator.runtime.logs import get_logger
 from controller.reclaim import PARALLEL, TICK_S, Hands
 from controller.suspects import Suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
     from allocator.domain.record import Record
@@ -27,6 +28,8 @@ _log = get_logger(__name__)
 
 # Clocks differ: an address is not forgotten while its agent may still hold it to be cooling.
 SLACK_S: Final = 1.0
+# After a deletion that failed.
+RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,15 @@ class _Ending:
 class Cooled:
     """Deletes Cooling records whose time is over.
 
-    The end is measured on this process's monotonic clock from the moment it first saw the record, and is never later
-    than the reuse delay after it: neither a clock that jumps nor one that is wrong elsewhere locks an address away.
+    How long (`until` less `since`, both from the clock of the one who released it) is measured on this process's
+    monotonic clock from the moment it first saw the record, and never longer than any release of ours says: a clock
+    that jumps or is wrong, here or elsewhere, neither cuts the cooling short nor locks an address away.
     """
 
     def __init__(self, books: Books, hands: Hands, *, reuse_delay: timedelta) -> None:
         self._hands = hands
         self._books = books
-        self._longest_s = max(reuse_delay, REUSE_DELAY).total_seconds()
+        self._longest_s = max(reuse_delay, REUSE_DELAY, UNSEEN_END_DELAY).total_seconds()
         self._endings: dict[str, _Ending] = {}
         books.on_record.append(self._on_record)
 
@@ -79,7 +83,14 @@ class Cooled:
             _log.debug("cooled_address_claimed", address=key)
         except errors.IpamError as error:
             _log.warning("cooled_address_not_deleted", address=key, why=str(error))
-            self._on_record(None, record)
+            self._try_again(key, ending)
+        except Exception:  # noqa: BLE001 - the border of one record, for the sake of the others
+            _log.exception("cooled_address_not_deleted", address=key)
+            self._try_again(key, ending)
+
+    def _try_again(self, key: str, ending: _Ending) -> None:
+        # What the watch has shown meanwhile is newer.
+        self._endings.setdefault(key, _Ending(ending.edition, self._hands.clock.monotonic() + RETRY_S))
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
         if new is None or new.state is not State.COOLING:
@@ -89,9 +100,8 @@ class Cooled:
         key, edition = object_name(new.address), f"{new.uid}/{new.resource_version}"
         if key in self._endings and self._endings[key].edition == edition:
             return
-        now = self._hands.clock.now()
-        rest_s = ((new.until or now) - now).total_seconds()
-        at_s = self._hands.clock.monotonic() + min(max(rest_s, 0.0), self._longest_s) + SLACK_S
+        lasts_s = (new.until - new.since).total_seconds() if new.until is not None else 0.0
+        at_s = self._hands.clock.monotonic() + min(max(lasts_s, 0.0), self._longest_s) + SLACK_S
         self._endings[key] = _Ending(edition, at_s)
 
 
@@ -103,7 +113,9 @@ class _EndpointOf:
 
 
 class OrphanEndpoints:
-    """Removes SpiderEndpoints of pods that are gone and hold no address. Static ones stay: they belong to a slot."""
+    """Removes SpiderEndpoints of pods that are gone and hold no address, static ones too: what a slot still has
+    stands in the ledger. Those that speak of a pool which the ledger has not taken over yet are the original's.
+    """
 
     def __init__(self, books: Books, hands: Hands, *, grace_s: float, sweep_interval_s: float) -> None:
         self._books = books
@@ -132,7 +144,7 @@ class OrphanEndpoints:
     def _sweep(self) -> None:
         clock = self._hands.clock
         orphans = {}
-        for found in _stateless(self._books.endpoints.items()):
+        for found in _ours(self._books.endpoints.items(), self._is_adopted):
             pod = self._books.pod(found.namespace, found.name)
             if is_gone(found.pod_uid, pod) and not _any_stands(self._books.of_pod(found.pod_uid), found):
                 orphans[f"{found.namespace}/{found.name}"] = found
@@ -140,6 +152,10 @@ class OrphanEndpoints:
         for key, found in orphans.items():
             if self._suspects.see(key, found.pod_uid, found, now=clock.now(), monotonic=clock.monotonic()):
                 _log.info("endpoint_suspected", endpoint=key, pod_uid=found.pod_uid)
+
+    def _is_adopted(self, pool: str) -> bool:
+        raw = self._books.pools.get(pool)
+        return raw is None or not is_unadopted(raw)
 
     async def _settle(self, suspect: Suspect[_EndpointOf]) -> None:
         self._suspects.clear(suspect.key)
@@ -160,11 +176,18 @@ def _any_stands(records: Iterable[Record], found: _EndpointOf) -> bool:
     return any(stands_for(record, found.pod_uid) for record in records)
 
 
-def _stateless(raws: Iterable[Mapping[str, Any]]) -> Iterable[_EndpointOf]:
-    """The endpoints that a pod owns; those of static pods have no owner."""
+def _ours(raws: Iterable[Mapping[str, Any]], is_adopted: Callable[[str], bool]) -> Iterable[_EndpointOf]:
+    """The endpoints that a pod owns, and those without owner that are of a StatefulSet's pod as ours are."""
     for raw in raws:
-        meta = raw["metadata"]
-        pod_uid = ((raw.get("status") or {}).get("current") or {}).get("uid")
+        meta, status = raw["metadata"], raw.get("status") or {}
+        current = status.get("current") or {}
         owned = any(each.get("kind") == "Pod" for each in meta.get("ownerReferences") or ())
-        if pod_uid and owned:
-            yield _EndpointOf(meta["namespace"], meta["name"], pod_uid)
+        static = not meta.get("ownerReferences") and status.get("ownerControllerType") == "StatefulSet"
+        if not current.get("uid") or not (owned or (static and all(map(is_adopted, _pools_of(current))))):
+            continue
+        yield _EndpointOf(meta["namespace"], meta["name"], current["uid"])
+
+
+def _pools_of(current: Mapping[str, Any]) -> set[str]:
+    entries = current.get("ips") or ()
+    return {entry[key] for entry in entries for key in ("ipv4Pool", "ipv6Pool") if entry.get(key)}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
+    from controller.endings import Endings
 
 
 class Witness:
@@ -33,6 +34,7 @@ class Witness:
         self,
         client: KubeClient,
         node_state: Callable[[str], NodeState],
+        endings: Endings,
         *,
         clock: Clock,
         rng: random.Random,
@@ -40,6 +42,7 @@ class Witness:
     ) -> None:
         self._client = client
         self._node_state = node_state
+        self._endings = endings
         self._clock = clock
         self._rng = rng
         self._static_pods = static_pods
@@ -47,10 +50,12 @@ class Witness:
     async def look(self, record: Record) -> Sighting:
         """Pod first, then its owner: a StatefulSet scaled up again in between keeps the address."""
         holder = record.holder
+        raw = await self._read(PODS, holder.pod, holder.namespace) if holder else None
         return Sighting(
             record=record,
-            pod=await self.pod(holder.namespace, holder.pod) if holder else None,
+            pod=None if raw is None else decode_pod(raw),
             node=self._node_state(holder.node if holder else ""),
+            ending=None if raw is None else self._endings.see(raw),
             slot_wanted=self._static_pods and record.slot is not None and await self._is_wanted(record.slot),
         )
 

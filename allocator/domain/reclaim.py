@@ -4,8 +4,8 @@ One look gives one verdict. A verdict alone changes nothing: the controller acts
 later and made of live reads, comes to the same end. The table:
 
     pod                                                  record Held                     record Retained
-    missing; another UID; finished or evicted;           slot wanted: retain             slot wanted: keep
-    terminating past its deletionTimestamp               otherwise:   release            otherwise:   release
+    missing; another UID; Succeeded or Failed;           slot wanted: retain             slot wanted: keep
+    terminating past its grace, by both clocks           otherwise:   release            otherwise:   release
     anything else                                        keep                            keep
 
 Cooling, Quarantined and Conflict records, and states that this version does not know, are nobody's to free here.
@@ -23,7 +23,7 @@ from allocator.domain.record import State
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from allocator.domain.record import Holder, Record
+    from allocator.domain.record import Record
     from allocator.domain.request import Pod
 
 
@@ -68,13 +68,28 @@ class Rules:
     on_unready_node: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A pod's deletion as this leader has watched it: no wall clock is in it.
+
+    `grace` is metadata.deletionGracePeriodSeconds, `watched` the monotonic time since this deletionTimestamp was first
+    seen.
+    """
+
+    grace: timedelta
+    watched: timedelta
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """What one look saw. `pod` is whoever has the holder's name now; `slot_wanted` is False without a slot."""
+    """What one look saw. `pod` is whoever has the holder's name now, `ending` its deletion when it is being deleted;
+    `slot_wanted` is False without a slot.
+    """
 
     record: Record
     pod: Pod | None
     node: NodeState
+    ending: Ending | None = None
     slot_wanted: bool = False
 
 
@@ -84,6 +99,12 @@ class Verdict:
     why: Why
 
 
+# How long an address of a pod that nobody saw end, on a node that does not answer, is the last choice.
+UNSEEN_END_DELAY: Final = timedelta(minutes=10)
+
+# k8s.io/api core/v1, MirrorPodAnnotationKey: only kubelets set it.
+MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
+
 _FREEABLE: Final = (State.HELD, State.RETAINED)
 
 
@@ -92,12 +113,22 @@ def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
     record = seen.record
     if record.state not in _FREEABLE or record.holder is None:
         return Verdict(Act.KEEP, Why.NOT_OURS_TO_FREE)
-    why = _absence(record.holder, seen.pod, rules.extra_grace, now)
+    why = _absence(seen, rules.extra_grace, now)
     if why is None or not _switched_on(why, seen, rules):
         return Verdict(Act.KEEP, Why.POD_STANDS)
     if record.slot is not None and seen.slot_wanted:
         return Verdict(Act.RETAIN, why) if record.state is State.HELD else Verdict(Act.KEEP, Why.SLOT_WANTED)
     return Verdict(Act.RELEASE, why if record.state is State.HELD else Why.SLOT_UNWANTED)
+
+
+def cooling_time(verdict: Verdict, node: NodeState, reuse_delay: timedelta) -> timedelta:
+    """How long the released address cools.
+
+    Only a kubelet sees a pod's containers end. Where the pod was freed without it, they may still run and answer for
+    the address.
+    """
+    unseen = verdict.why is Why.POD_OVERDUE and node is not NodeState.READY
+    return max(reuse_delay, UNSEEN_END_DELAY) if unseen else reuse_delay
 
 
 def is_gone(pod_uid: str, pod: Pod | None) -> bool:
@@ -110,16 +141,32 @@ def stands_for(record: Record, pod_uid: str) -> bool:
     return record.state in _FREEABLE and record.holder is not None and record.holder.pod_uid == pod_uid
 
 
-def _absence(holder: Holder, pod: Pod | None, extra_grace: timedelta, now: datetime) -> Why | None:
-    if pod is None:
+def _absence(seen: Sighting, extra_grace: timedelta, now: datetime) -> Why | None:
+    holder, pod = seen.record.holder, seen.pod
+    if pod is None or holder is None:
         return Why.POD_MISSING
     if pod.uid != holder.pod_uid:
-        return Why.POD_REPLACED
+        return None if _stands_in_the_mirror(seen.record, pod) else Why.POD_REPLACED
     if pod.deleted_at is not None:
-        return Why.POD_OVERDUE if now >= pod.deleted_at + extra_grace else None
+        is_over = now >= pod.deleted_at + extra_grace and _was_watched_long_enough(seen.ending, extra_grace)
+        return Why.POD_OVERDUE if is_over else None
     if not pod.alive:
         return Why.POD_EVICTED if pod.reason == "Evicted" else Why.POD_FINISHED
     return None
+
+
+def _was_watched_long_enough(ending: Ending | None, extra_grace: timedelta) -> bool:
+    """The deletionTimestamp is of the API server's clock. A clock of ours that is fast must not end a pod early."""
+    return ending is not None and ending.watched >= ending.grace + extra_grace
+
+
+def _stands_in_the_mirror(record: Record, pod: Pod) -> bool:
+    """Whether the holder may be a pod from its kubelet's own files: it runs on while its mirror in the API, deleted
+    by somebody, comes back under another UID.
+    """
+    holder = record.holder
+    is_same_place = holder is not None and pod.node == holder.node
+    return record.state is State.HELD and pod.alive and is_same_place and MIRROR_ANNOTATION in pod.annotations
 
 
 def _switched_on(why: Why, seen: Sighting, rules: Rules) -> bool:

@@ -156,7 +156,8 @@ async def make_stateful_set(kube: KubeClient, namespace: str, replicas: int) -> 
     )
 
 
-async def make_endpoint(kube: KubeClient, pod: Object, pool: str, text: str) -> Object:
+async def make_endpoint(kube: KubeClient, pod: Object, pool: str, text: str, *, static: bool = False) -> Object:
+    """As an agent leaves it: that of a static pod has no owner."""
     meta = pod["metadata"]
     owner = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
     ip = {"interface": "eth0", "ipv4": f"{text}/16", "ipv4Pool": pool, "vlan": 0}
@@ -166,12 +167,12 @@ async def make_endpoint(kube: KubeClient, pod: Object, pool: str, text: str) -> 
         "metadata": {
             "name": meta["name"],
             "namespace": meta["namespace"],
-            "ownerReferences": [owner],
+            "ownerReferences": [] if static else [owner],
             "finalizers": [FINALIZER],
         },
         "status": {
             "current": {"uid": meta["uid"], "node": "node-1", "ips": [ip]},
-            "ownerControllerType": "Pod",
+            "ownerControllerType": "StatefulSet" if static else "Pod",
             "ownerControllerName": meta["name"],
         },
     }

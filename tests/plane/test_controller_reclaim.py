@@ -112,13 +112,16 @@ async def test_a_record_of_nobody_is_found_by_the_sweep_and_the_living_keep_thei
     "status",
     [
         pytest.param({"phase": "Failed", "reason": "Evicted"}, id="evicted"),
+        pytest.param({"phase": "Failed", "reason": "Terminated"}, id="ended by its node's shutdown"),
+        pytest.param({"phase": "Failed", "reason": "DeadlineExceeded"}, id="over its deadline"),
+        pytest.param({"phase": "Failed", "reason": "OutOfcpu"}, id="refused by its node"),
         pytest.param({"phase": "Succeeded"}, id="succeeded"),
     ],
 )
 async def test_a_pod_that_will_not_run_again_loses_its_address_though_it_is_still_there(
     kube: KubeClient, namespace: str, controller: Controller, status: dict[str, str]
 ) -> None:
-    spec = {"nodeName": "node-1", "restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}
+    spec = {"nodeName": "node-1", "restartPolicy": "Always", "containers": [{"name": "main", "image": "none"}]}
     meta = {"name": "job", "namespace": namespace}
     pod = await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
     await make_record(kube, "10.30.0.1", "reclaim", namespace, "job", pod["metadata"]["uid"])

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.domain.reclaim import Rules
-from allocator.kube.events import Recorder
-from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_POOLS
-from allocator.kube.stores import KubeEndpoints
-from controller.books import Books
 from controller.projection import Cadence, Projection
-from controller.receipts import Receipts
-from controller.reclaim import Hands, Reclaim, ReclaimConfig
 from controller.tidy import Cooled
-from controller.witness import Witness
 from devcluster.waiting import until, until_true
 from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import NOBODY, make_pool, make_record, state_of
+from tests.plane.turns import GRACE_S, leading, reclaim, two_sightings
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from allocator.kube.client import KubeClient
-
-T = TypeVar("T")
-
-GRACE_S = 20.0
-CONFIG = ReclaimConfig(
-    grace_s=GRACE_S, sweep_interval_s=1, reuse_delay=timedelta(seconds=30), renew_deadline_s=10, rules=Rules()
-)
+    from controller.books import Books
+    from controller.reclaim import Hands
 
 
 @pytest.fixture
@@ -44,47 +27,6 @@ async def pool(kube: KubeClient) -> str:
     await make_node(kube, "node-1")
     await make_pool(kube, "turns", "10.30.0.1-10.30.0.250")
     return "turns"
-
-
-@asynccontextmanager
-async def leading(
-    kube: KubeClient,
-    clock: FakeClock,
-    build: Callable[[Books, Hands], T],
-    *,
-    may_act: Callable[[], bool] = lambda: True,
-    deaf_to: str = "",
-) -> AsyncIterator[T]:
-    """What `build` makes, once the caches are complete. The cache `deaf_to` hears nothing more from then on."""
-    books = Books(kube, clock=clock, static_pods=True)
-    rng = random.Random(1)  # noqa: S311 - jitter
-    hands = Hands(
-        ledger=KubeLedger(kube, books.addresses, clock=clock, rng=rng),
-        witness=Witness(kube, books.node_state, clock=clock, rng=rng, static_pods=True),
-        endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
-        receipts=Receipts(Recorder(kube, component="test", clock=clock), namespace="default", lease="none"),
-        may_act=may_act,
-        clock=clock,
-    )
-    built = build(books, hands)
-    async with asyncio.TaskGroup() as group:
-        tasks = {name: group.create_task(cache.run()) for name, cache in books.caches.items()}
-        await books.wait_synced()
-        if deaf_to:
-            tasks[deaf_to].cancel()
-        yield built
-        for task in tasks.values():
-            task.cancel()
-
-
-def reclaim(books: Books, hands: Hands) -> Reclaim:
-    return Reclaim(books, hands, CONFIG)
-
-
-async def two_sightings(loop: Reclaim, clock: FakeClock) -> None:
-    await loop.turn()
-    clock.advance(GRACE_S)
-    await loop.turn()
 
 
 async def test_two_sightings_free_and_one_does_not(kube: KubeClient, namespace: str, pool: str) -> None:
@@ -166,7 +108,7 @@ async def test_a_cooling_time_from_a_wrong_clock_ends_when_the_longest_one_would
         return Cooled(books, hands, reuse_delay=timedelta(seconds=5))
 
     async with leading(kube, clock, cooled) as loop:
-        clock.advance(30.9)
+        clock.advance(600.9)
         await loop.turn()
         assert await state_of(kube, "10.30.0.1") == "Cooling"
         clock.advance(0.1)

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.domain.reclaim import Act, NodeState, Rules, Sighting, Verdict, Why, judge
+from allocator.domain.reclaim import (
+    UNSEEN_END_DELAY,
+    Act,
+    Ending,
+    NodeState,
+    Rules,
+    Sighting,
+    Verdict,
+    Why,
+    cooling_time,
+    judge,
+)
 from allocator.domain.record import State
 from tests.unit.records import NOON, SLOT, a_pod, a_record
 
@@ -16,6 +27,9 @@ if TYPE_CHECKING:
     from allocator.domain.request import Pod
 
 SECOND = timedelta(seconds=1)
+# Watched from its beginning to its end.
+ENDED = Ending(grace=30 * SECOND, watched=30 * SECOND)
+MIRROR = {"kubernetes.io/config.mirror": "hash"}
 
 
 def verdict(
@@ -25,8 +39,9 @@ def verdict(
     wanted: bool = False,
     node: NodeState = NodeState.READY,
     rules: Rules | None = None,
+    ending: Ending | None = ENDED,
 ) -> Verdict:
-    return judge(Sighting(record=record, pod=pod, node=node, slot_wanted=wanted), rules or Rules(), NOON)
+    return judge(Sighting(record=record, pod=pod, node=node, ending=ending, slot_wanted=wanted), rules or Rules(), NOON)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +51,6 @@ def verdict(
         pytest.param(a_pod(phase="Pending"), id="pending"),
         pytest.param(a_pod(phase="Unknown"), id="node lost"),
         pytest.param(a_pod(deleted_at=NOON + SECOND), id="terminating, within its grace"),
-        pytest.param(a_pod(phase="Failed"), id="failed, will be restarted"),
-        pytest.param(a_pod(phase="Succeeded"), id="succeeded, will be restarted"),
         pytest.param(a_pod(phase="Succeeded", deleted_at=NOON + SECOND), id="succeeded and terminating"),
     ],
 )
@@ -49,9 +62,12 @@ def test_a_pod_that_stands_keeps_its_address_whatever_its_node(pod: Pod, node: N
 GONE = [
     pytest.param(None, Why.POD_MISSING, id="missing"),
     pytest.param(a_pod(uid="uid-2"), Why.POD_REPLACED, id="another UID"),
-    pytest.param(a_pod(phase="Succeeded", restart_policy="OnFailure"), Why.POD_FINISHED, id="succeeded"),
-    pytest.param(a_pod(phase="Failed", restart_policy="Never"), Why.POD_FINISHED, id="failed"),
+    pytest.param(a_pod(phase="Succeeded"), Why.POD_FINISHED, id="succeeded"),
+    pytest.param(a_pod(phase="Failed"), Why.POD_FINISHED, id="failed"),
     pytest.param(a_pod(phase="Failed", reason="Evicted"), Why.POD_EVICTED, id="evicted"),
+    pytest.param(a_pod(phase="Failed", reason="Terminated"), Why.POD_FINISHED, id="ended by its node's shutdown"),
+    pytest.param(a_pod(phase="Failed", reason="DeadlineExceeded"), Why.POD_FINISHED, id="over its deadline"),
+    pytest.param(a_pod(phase="Failed", reason="OutOfcpu"), Why.POD_FINISHED, id="refused by its node"),
     pytest.param(a_pod(deleted_at=NOON), Why.POD_OVERDUE, id="terminating past its deletionTimestamp"),
 ]
 
@@ -100,8 +116,40 @@ def test_a_record_without_a_holder_is_never_touched() -> None:
 
 def test_extra_grace_is_added_to_the_deletion_timestamp_and_the_pods_grace_is_not() -> None:
     rules = Rules(extra_grace=timedelta(seconds=10))
-    assert verdict(a_record(), a_pod(deleted_at=NOON - 9 * SECOND), rules=rules).act is Act.KEEP
-    assert verdict(a_record(), a_pod(deleted_at=NOON - 10 * SECOND), rules=rules).act is Act.RELEASE
+    ending = Ending(grace=30 * SECOND, watched=40 * SECOND)
+    assert verdict(a_record(), a_pod(deleted_at=NOON - 9 * SECOND), rules=rules, ending=ending).act is Act.KEEP
+    assert verdict(a_record(), a_pod(deleted_at=NOON - 10 * SECOND), rules=rules, ending=ending).act is Act.RELEASE
+
+
+def test_a_clock_that_is_hours_fast_ends_no_pod_before_its_grace_was_watched() -> None:
+    pod, rules = a_pod(deleted_at=NOON - timedelta(hours=3)), Rules(extra_grace=timedelta(seconds=10))
+    assert verdict(a_record(), pod, rules=rules, ending=None).act is Act.KEEP
+    assert verdict(a_record(), pod, rules=rules, ending=Ending(30 * SECOND, 39.9 * SECOND)).act is Act.KEEP
+    assert verdict(a_record(), pod, rules=rules, ending=Ending(30 * SECOND, 40 * SECOND)).act is Act.RELEASE
+
+
+@pytest.mark.parametrize("node", [NodeState.NOT_READY, NodeState.GONE])
+def test_the_address_of_a_pod_whose_end_no_kubelet_saw_is_the_last_choice_for_ten_minutes(node: NodeState) -> None:
+    overdue = verdict(a_record(), a_pod(deleted_at=NOON), node=node)
+    assert cooling_time(overdue, node, 30 * SECOND) == UNSEEN_END_DELAY
+    assert cooling_time(overdue, NodeState.READY, 30 * SECOND) == 30 * SECOND
+    assert cooling_time(verdict(a_record(), None, node=node), node, 30 * SECOND) == 30 * SECOND
+
+
+def test_a_mirror_that_came_back_under_another_uid_keeps_the_address_of_its_pod() -> None:
+    assert verdict(a_record(), a_pod(uid="uid-2", annotations=MIRROR)) == Verdict(Act.KEEP, Why.POD_STANDS)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(a_pod(uid="uid-2", annotations=MIRROR, node="node-2"), id="on another node"),
+        pytest.param(a_pod(uid="uid-2", annotations=MIRROR, phase="Failed"), id="that has failed"),
+        pytest.param(a_pod(uid="uid-2", annotations={"a": "b"}), id="that is no mirror"),
+    ],
+)
+def test_a_successor_keeps_no_address_by_its_name_alone(pod: Pod) -> None:
+    assert verdict(a_record(), pod) == Verdict(Act.RELEASE, Why.POD_REPLACED)
 
 
 @pytest.mark.parametrize(
