@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from allocator.domain import defaulting, validation
 from allocator.domain.jsonpatch import patch_of
-from allocator.domain.overlap import extent_of, pool_clashes, subnet_clashes
+from allocator.domain.overlap import extent_of, newly_taken, pool_clashes, subnet_clashes
 from webhook.review import Allowed, Denied, invalid
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Rules:
         mine = extent_of({**new, "kind": request.kind})
         if mine is None:
             return [], False
+        if not is_new:
+            mine = newly_taken(request.old, mine)
         live: dict[Extent, Extent | None] = {}
         # While one suspect is read, another may be admitted: nothing is decided before every suspect of the last
         # look has been read.

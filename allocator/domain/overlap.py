@@ -6,7 +6,7 @@ Networks of one family are equal or disjoint; pools of one network share no addr
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from allocator.domain import fields
@@ -62,6 +62,14 @@ def extent_of(raw: Raw) -> Extent | None:
     version = version_of(subnet)
     ips = total_of(spec, version) or IntervalSet(version)
     return Extent(str(raw.get("kind", "")), str(metadata.get("name", "")), str(metadata.get("uid", "")), subnet, ips)
+
+
+def newly_taken(old: Raw, mine: Extent) -> Extent:
+    """Of what a changed object takes up, what the stored one did not: the change is to blame for no more."""
+    before = extent_of(old)
+    if before is None or before.version != mine.version:
+        return mine
+    return replace(mine, ips=mine.ips - before.ips)
 
 
 def total_of(spec: Raw, version: Version) -> IntervalSet | None:

@@ -1,5 +1,7 @@
 """Whether a change of ranges takes away what the object's own status says is in use.
 
+Only what the change itself takes away counts: trouble from before is no reason to refuse an edit, which may lessen it.
+
 The status is a copy that may be seconds old; it is early feedback. The allocator keeps addresses in use whatever the
 spec says, and the controller reports holders outside it.
 """
@@ -19,18 +21,18 @@ if TYPE_CHECKING:
     from allocator.domain.fields import Raw
 
 
-def pool_usage(raw: Raw) -> list[FieldError]:
+def pool_usage(old: Raw, new: Raw) -> list[FieldError]:
     """Addresses of `status.allocatedIPs` that the spec no longer offers; asked in O(used), whatever the ranges."""
-    total = _total_of(raw)
-    if total is None:
+    before, total = _totals_of(old, new)
+    if before is None or total is None:
         return []
     stranded = []
-    for text, record in _json_at(raw, "allocatedIPs").items():
+    for text, record in _json_at(new, "allocatedIPs").items():
         try:
             address = parse_address(text, total.version)
         except AddressError:
             continue
-        if address not in total:
+        if address in before and address not in total:
             pod = record.get("pod", "") if isinstance(record, Mapping) else ""
             stranded.append((int(address), f"{text} (pod {pod})" if pod else text))
     if not stranded:
@@ -39,16 +41,16 @@ def pool_usage(raw: Raw) -> list[FieldError]:
     return [FieldError("Forbidden", "spec.ips", f"in use: {users}; keep them in ips, or delete the pods first")]
 
 
-def subnet_usage(raw: Raw) -> list[FieldError]:
+def subnet_usage(old: Raw, new: Raw) -> list[FieldError]:
     """Ranges of `status.controlledIPPools` that the spec no longer offers."""
-    total = _total_of(raw)
-    if total is None:
+    before, total = _totals_of(old, new)
+    if before is None or total is None:
         return []
     problems = []
-    for pool, lent in sorted(_json_at(raw, "controlledIPPools").items()):
+    for pool, lent in sorted(_json_at(new, "controlledIPPools").items()):
         items = lent.get("ips") if isinstance(lent, Mapping) else None
         try:
-            stranded = IntervalSet.parse(total.version, items or ()) - total
+            stranded = (IntervalSet.parse(total.version, items or ()) & before) - total
         except (AddressError, TypeError):
             continue
         if stranded:
@@ -57,6 +59,14 @@ def subnet_usage(raw: Raw) -> list[FieldError]:
             )
             problems.append(FieldError("Forbidden", "spec.ips", message))
     return problems
+
+
+def _totals_of(old: Raw, new: Raw) -> tuple[IntervalSet | None, IntervalSet | None]:
+    """What the two specs offer; the family cannot change, so nothing can be said when it does."""
+    before, after = _total_of(old), _total_of(new)
+    if before is not None and after is not None and before.version != after.version:
+        return None, None
+    return before, after
 
 
 def _total_of(raw: Raw) -> IntervalSet | None:

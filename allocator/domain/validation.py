@@ -54,10 +54,10 @@ def validate_pool(raw: Raw, families: Families) -> list[FieldError]:
 
 
 def validate_pool_update(old: Raw, new: Raw, families: Families) -> list[FieldError]:
-    """Rules of a change: what may not change, what must be right, and what is in use."""
+    """Rules of a change: what may not change, what must be right, and what is in use and taken away."""
     problems = Problems()
     _check_unchanged(old, new, ("ipVersion", "subnet"), problems)
-    return problems.found + validate_pool(new, families) + usage.pool_usage(new)
+    return problems.found + validate_pool(new, families) + usage.pool_usage(old, new)
 
 
 def validate_subnet(raw: Raw, families: Families) -> list[FieldError]:
@@ -71,7 +71,7 @@ def validate_subnet(raw: Raw, families: Families) -> list[FieldError]:
 def validate_subnet_update(old: Raw, new: Raw, families: Families) -> list[FieldError]:
     problems = Problems()
     _check_unchanged(old, new, ("ipVersion", "subnet"), problems)
-    return problems.found + validate_subnet(new, families) + usage.subnet_usage(new)
+    return problems.found + validate_subnet(new, families) + usage.subnet_usage(old, new)
 
 
 def validate_reservation(raw: Raw, families: Families) -> list[FieldError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,36 @@ async def test_a_pool_from_before_the_webhook_may_be_labelled_and_deleted(server
     with pytest.raises(errors.Invalid, match="reversed"):
         await kube.patch(SPIDER_IP_POOLS, "old", {"spec": {"disable": True}})
     await kube.delete(SPIDER_IP_POOLS, "old")
+
+
+async def test_pools_that_overlap_already_may_be_mended_but_not_made_worse(server: Webhook, kube: KubeClient) -> None:
+    await create(kube, pool("a", subnet="10.20.0.0/16", ipVersion=4, ips=["10.20.0.10-10.20.0.20"]))
+    await create(kube, pool("b", subnet="10.20.0.0/16", ipVersion=4, ips=["10.20.0.18-10.20.0.30"]))
+    await register(kube, server)
+
+    async def has_learnt() -> bool:
+        with contextlib.suppress(errors.Invalid):
+            await create(kube, pool("c", subnet="10.20.0.0/16", ips=["10.20.0.10", "10.20.0.30"]), dry_run=True)
+            return False
+        return True
+
+    await eventually(has_learnt)
+    for ips in (["10.20.0.18-10.20.0.31"], ["10.20.0.19-10.20.0.31", "10.20.9.1"]):
+        await kube.patch(SPIDER_IP_POOLS, "b", {"spec": {"ips": ips}})
+    await kube.patch(SPIDER_IP_POOLS, "b", {"spec": {"disable": True}})
+    with pytest.raises(errors.Invalid, match=r"spec\.ips: Forbidden: 10\.20\.0\.17-10\.20\.0\.18 already belongs"):
+        await kube.patch(SPIDER_IP_POOLS, "b", {"spec": {"ips": ["10.20.0.17-10.20.0.31"]}})
+    # The other one is shrunk to where the overlap ends.
+    await kube.patch(SPIDER_IP_POOLS, "a", {"spec": {"excludeIPs": ["10.20.0.19-10.20.0.20"]}})
+
+
+@pytest.mark.usefixtures("admission")
+async def test_a_pool_with_users_outside_its_ranges_may_be_switched_off(kube: KubeClient) -> None:
+    await create(kube, POOL)
+    used = json.dumps({"10.20.0.99": {"pod": "shop/cart-0", "podUid": "u"}})
+    await kube.patch(SPIDER_IP_POOLS, "a", {"status": {"allocatedIPs": used}}, subresource="status")
+    await kube.patch(SPIDER_IP_POOLS, "a", {"spec": {"disable": True}})
+    await kube.patch(SPIDER_IP_POOLS, "a", {"spec": {"ips": ["10.20.0.12"]}})
 
 
 @pytest.mark.usefixtures("admission")
