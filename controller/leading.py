@@ -14,6 +14,7 @@ from controller.books import Books
 from controller.projection import Cadence, Projection
 from controller.receipts import Receipts
 from controller.reclaim import Hands, Reclaim
+from controller.subnets import Subnets
 from controller.tidy import Cooled, OrphanEndpoints
 from controller.witness import Witness
 
@@ -57,6 +58,7 @@ class Leading:
         projection = Projection(
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
+        subnets = Subnets(self._client, may_act=self._election.is_valid, clock=self._clock)
         cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay)
         self._books = books
         try:
@@ -64,6 +66,8 @@ class Leading:
                 for name, cache in books.caches.items():
                     group.create_task(cache.run(), name=f"cache-{name}")
                 group.create_task(recorder.run(), name="events")
+                group.create_task(subnets.cache.run(), name="cache-subnets")
+                group.create_task(subnets.run(), name="subnets")
                 # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
                 reclaim = self._make_reclaim(books, hands)
                 await books.wait_synced()

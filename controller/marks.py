@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain.record import State
 from allocator.kube.codec import Malformed, decode_record
-from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
+from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
-    from allocator.kube.resources import Object
+    from allocator.kube.resources import Object, Resource
 
 _log = get_logger(__name__)
 
+# Of pools and subnets; the webhook adds it.
 FINALIZER: Final = "spiderpool.spidernet.io"
 
 
@@ -59,10 +60,10 @@ def has_finalizer(raw: Object) -> bool:
     return FINALIZER in (raw["metadata"].get("finalizers") or ())
 
 
-async def remove_finalizer(client: KubeClient, raw: Object) -> None:
-    """Let a pool go that is being deleted and was found empty. Conflict when it changed since it was read."""
+async def remove_finalizer(client: KubeClient, resource: Resource, raw: Object) -> None:
+    """Let what is being deleted go, as nothing needs it any more. Conflict when it changed since it was read."""
     meta = raw["metadata"]
     rest = [each for each in meta["finalizers"] if each != FINALIZER]
     body = {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "finalizers": rest or None}}
-    await client.patch(SPIDER_IP_POOLS, meta["name"], body)
-    _log.info("pool_finalizer_removed", pool=meta["name"], uid=meta["uid"])
+    await client.patch(resource, meta["name"], body)
+    _log.info("finalizer_removed", kind=resource.kind, name=meta["name"], uid=meta["uid"])

@@ -7,18 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain.projection import NOTHING_YET, project
-from allocator.kube.codec import Malformed, decode_pool
+from allocator.domain.projection import NOTHING_YET, project, project_unreadable
+from allocator.kube.codec import Malformed, decode_edition, decode_pool, is_unadopted
 from allocator.kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound, Unreachable
 from allocator.kube.pool_status import decode_status, encode_status
 from allocator.kube.resources import SPIDER_IP_POOLS
 from allocator.runtime.logs import get_logger
 from controller import marks
+from controller.overlaps import Overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from allocator.domain.pool import Pool
     from allocator.domain.projection import PoolStatus
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
@@ -80,6 +80,7 @@ class Projection:
         self._paces: dict[str, _Pace] = {}
         self._waiting: set[str] = set()
         self._left_alone: set[str] = set()
+        self._overlaps = Overlaps()
         books.on_record.append(self._on_record)
         books.on_pool.append(self._on_pool)
         books.on_reservation.append(self._on_reservation)
@@ -95,6 +96,9 @@ class Projection:
     async def turn(self) -> None:
         if not self._books.synced or not self._may_act():
             return
+        for name in self._overlaps.bring_up_to_date():
+            if name in self._paces:
+                self._touch(name)
         due = [name for name in sorted(self._waiting) if self._is_due(self._paces[name])]
         for start in range(0, len(due), PARALLEL):
             async with asyncio.TaskGroup() as group:
@@ -125,9 +129,10 @@ class Projection:
         raw = self._books.pools.get(name)
         if raw is None:
             self._drop(name)
-            return
-        self._touch(name)
-        self._paces[name].urgent = _needs_scan(raw)
+        else:
+            self._touch(name)
+            self._paces[name].urgent = _needs_scan(raw)
+        self._overlaps.note(name, raw)
 
     def _on_reservation(self) -> None:
         for raw in self._books.pools.items():
@@ -150,17 +155,11 @@ class Projection:
         if raw is None or pace is None:
             self._drop(name)
             return
-        try:
-            pool = decode_pool(raw)
-        except Malformed as error:
-            _log.error("pool_left_out", why=str(error))
-            self._paces[name] = _Pace()
-            return
-        if pool.unadopted:
+        if is_unadopted(raw):
             self._leave_alone(name)
             return
         try:
-            await self._write(raw, pool, pace)
+            await self._write(raw, pace)
         except (Conflict, NotFound):
             # Somebody wrote the pool in between: the watch brings what they wrote.
             self._try_later(pace, self._cadence.retry_s)
@@ -171,6 +170,9 @@ class Projection:
         except (ApiError, Unreachable) as error:
             _log.warning("pool_status_not_written", pool=name, why=str(error))
             self._try_later(pace, self._cadence.retry_s)
+        except Exception:  # noqa: BLE001 - the border of one pool, for the sake of the others
+            _log.exception("pool_projection_failed", pool=name)
+            self._try_later(pace, self._cadence.refused_s)
 
     def _leave_alone(self, name: str) -> None:
         self._paces[name] = _Pace()
@@ -186,34 +188,50 @@ class Projection:
         pace.dirty = pace.text_dirty = pace.urgent = True
         pace.not_before = self._clock.monotonic() + pause_s
 
-    async def _write(self, raw: Object, pool: Pool, pace: _Pace) -> None:
-        now, known = self._clock.monotonic(), decode_status(raw)
+    async def _write(self, raw: Object, pace: _Pace) -> None:
+        now, known, name = self._clock.monotonic(), decode_status(raw), raw["metadata"]["name"]
         scanning = _needs_scan(raw)
-        records = self._books.of_pool(pool.name)
+        records = self._books.of_pool(name)
         with_text = len(records) <= SHORT_TEXT or now >= pace.text_at + self._cadence.text_s
         pace.dirty = pace.urgent = False
         pace.text_dirty = not with_text
         if scanning:
-            found = await marks.scan(self._client, pool.name)
-            if pool.edition.terminating and found.is_empty and self._may_act():
-                await marks.remove_finalizer(self._client, raw)
+            found = await marks.scan(self._client, name)
+            # Whether the spec can be read plays no part: a pool that is nonsense must be able to go.
+            if raw["metadata"].get("deletionTimestamp") and found.is_empty and self._may_act():
+                await marks.remove_finalizer(self._client, SPIDER_IP_POOLS, raw)
                 return
             records = found.records
-        status = project(
-            pool,
-            records,
-            self._books.reserved(pool.version),
-            before=known or NOTHING_YET,
-            now=self._clock.now(),
-            scanned=scanning,
-            with_text=with_text,
-        )
+        status = self._status(raw, records, before=known or NOTHING_YET, scanned=scanning, with_text=with_text)
         if status == known or not self._may_act():
             return
         await self._put(raw, status)
         pace.written_at = now
         if with_text:
             pace.text_at = now
+
+    def _status(
+        self, raw: Object, records: Sequence[Record], *, before: PoolStatus, scanned: bool, with_text: bool
+    ) -> PoolStatus:
+        now = self._clock.now()
+        try:
+            pool = decode_pool(raw)
+        except Malformed as error:
+            _log.error("pool_unreadable", why=str(error))
+            edition, why = decode_edition(raw), str(error)
+            return project_unreadable(
+                edition, why, records, before=before, now=now, scanned=scanned, with_text=with_text
+            )
+        return project(
+            pool,
+            records,
+            self._books.reserved(pool.version),
+            before=before,
+            now=now,
+            overlapping=self._overlaps.of(pool.name),
+            scanned=scanned,
+            with_text=with_text,
+        )
 
     async def _put(self, raw: Object, status: PoolStatus) -> None:
         written = await self._client.replace(SPIDER_IP_POOLS, encode_status(raw, status), subresource="status")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from allocator.domain.addresses import IntervalSet
 from allocator.domain.record import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from allocator.domain.pool import Pool
+    from allocator.domain.pool import Edition, Pool
     from allocator.domain.record import Record
 
 # Beyond so many records the text would slow every watcher down, and end at etcd's limit of 1.5 MiB an object.
@@ -49,6 +49,14 @@ class PoolStatus:
     conditions: tuple[Condition, ...]
 
 
+# Whether a condition holds, its reason and its message.
+_Finding: TypeAlias = tuple[bool, str, str]
+
+_TERMINATING: Final[_Finding] = (
+    False,
+    "Terminating",
+    "the pool is being deleted and goes when the last of its addresses is released",
+)
 NOTHING_YET: Final = PoolStatus(total=0, allocated=0, free=0, allocated_ips=None, observed_generation=0, conditions=())
 
 
@@ -67,11 +75,13 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
     *,
     before: PoolStatus,
     now: datetime,
+    overlapping: Sequence[str] = (),
     scanned: bool = False,
     with_text: bool = True,
 ) -> PoolStatus:
     """The status that the records give. `scanned`: they were listed live after this edition of the pool was seen.
 
+    `overlapping` names the other pools that this one shares addresses with, or whose networks cross its own.
     Without `with_text` the text of `before` stands. Equal input gives an equal status, so that an unchanged one
     needs no write.
     """
@@ -82,7 +92,31 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
         free=counts.free.count,
         allocated_ips=allocated_text(counts.in_use) if with_text else before.allocated_ips,
         observed_generation=pool.edition.generation if scanned else before.observed_generation,
-        conditions=_conditions(pool, counts, before, now),
+        conditions=_conditions(pool.edition, _findings(pool, counts, overlapping), before, now),
+    )
+
+
+def project_unreadable(  # noqa: PLR0913 - as above
+    edition: Edition,
+    why: str,
+    records: Iterable[Record],
+    *,
+    before: PoolStatus,
+    now: datetime,
+    scanned: bool = False,
+    with_text: bool = True,
+) -> PoolStatus:
+    """The status of a pool that is no Pool: it offers nothing, and who holds its addresses is told all the same."""
+    in_use = _in_use(records)
+    return PoolStatus(
+        total=0,
+        allocated=len(in_use),
+        free=0,
+        allocated_ips=allocated_text(in_use) if with_text else before.allocated_ips,
+        observed_generation=edition.generation if scanned else before.observed_generation,
+        conditions=_conditions(
+            edition, {"Ready": _TERMINATING if edition.terminating else _unreadable(why)}, before, now
+        ),
     )
 
 
@@ -102,7 +136,7 @@ def allocated_text(in_use: Sequence[Record]) -> str | None:
 
 def _count(pool: Pool, records: tuple[Record, ...], reserved: IntervalSet) -> _Counts:
     usable = pool.usable(reserved)
-    in_use = tuple(record for record in records if record.state is not State.COOLING)
+    in_use = _in_use(records)
     # A cooling address counts as free: when nothing else is left, a pod gets it (invariant I9).
     taken = (record.address for record in in_use)
     # A pool made anew under an old name may be of the other family than the records of its predecessor.
@@ -111,11 +145,17 @@ def _count(pool: Pool, records: tuple[Record, ...], reserved: IntervalSet) -> _C
     return _Counts(in_use, usable, free, outside)
 
 
-def _conditions(pool: Pool, counts: _Counts, before: PoolStatus, now: datetime) -> tuple[Condition, ...]:
+def _in_use(records: Iterable[Record]) -> tuple[Record, ...]:
+    return tuple(record for record in records if record.state is not State.COOLING)
+
+
+def _conditions(
+    edition: Edition, findings: Mapping[str, _Finding], before: PoolStatus, now: datetime
+) -> tuple[Condition, ...]:
     earlier = {condition.type: condition for condition in before.conditions}
     moment = now.replace(microsecond=0)
     found = []
-    for kind, (holds, reason, message) in _findings(pool, counts).items():
+    for kind, (holds, reason, message) in findings.items():
         status: Literal["True", "False"] = "True" if holds else "False"
         known = earlier.get(kind)
         found.append(
@@ -124,15 +164,15 @@ def _conditions(pool: Pool, counts: _Counts, before: PoolStatus, now: datetime) 
                 status=status,
                 reason=reason,
                 message=message,
-                observed_generation=pool.edition.generation,
+                observed_generation=edition.generation,
                 since=known.since if known is not None and known.status == status else moment,
             )
         )
     return tuple(found)
 
 
-def _findings(pool: Pool, counts: _Counts) -> dict[str, tuple[bool, str, str]]:
-    """Condition type -> (whether it holds, reason, message)."""
+def _findings(pool: Pool, counts: _Counts, overlapping: Sequence[str]) -> dict[str, _Finding]:
+    """By condition type."""
     free, usable = counts.free.count, counts.usable.count
     tells = f"{free} of {usable} usable addresses are free"
     nearly = free * 10 <= usable
@@ -141,6 +181,7 @@ def _findings(pool: Pool, counts: _Counts) -> dict[str, tuple[bool, str, str]]:
         "Exhausted": (free == 0, "NoFreeAddress" if free == 0 else "FreeAddresses", tells),
         "NearlyExhausted": (nearly, "FewFreeAddresses" if nearly else "FreeAddresses", tells),
         "InUseOutsideSpec": _outside(counts.outside),
+        "Overlapping": _overlap(overlapping),
     }
     if len(counts.in_use) > TEXT_LIMIT:
         told = f"status.allocatedIPs lists up to {TEXT_LIMIT} addresses; the SpiderIPAddress objects list all"
@@ -148,9 +189,9 @@ def _findings(pool: Pool, counts: _Counts) -> dict[str, tuple[bool, str, str]]:
     return findings
 
 
-def _readiness(pool: Pool, counts: _Counts) -> tuple[bool, str, str]:
+def _readiness(pool: Pool, counts: _Counts) -> _Finding:
     if pool.edition.terminating:
-        return False, "Terminating", "the pool is being deleted and goes when the last of its addresses is released"
+        return _TERMINATING
     if pool.disabled:
         return False, "Disabled", "spec.disable is true: addresses in use stay, new ones are not handed out"
     if not counts.usable:
@@ -158,7 +199,23 @@ def _readiness(pool: Pool, counts: _Counts) -> tuple[bool, str, str]:
     return True, "Serving", "the pool hands out addresses"
 
 
-def _outside(records: tuple[Record, ...]) -> tuple[bool, str, str]:
+def _unreadable(why: str) -> _Finding:
+    return False, "Unreadable", f"no address is handed out, because the spec cannot be read: {why}"
+
+
+def _overlap(others: Sequence[str]) -> _Finding:
+    if not others:
+        return False, "NoOverlap", "no other pool offers an address of this one or has a network that crosses its own"
+    named = ", ".join(others[:NAMED])
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    message = (
+        f"shares addresses with, or has a network that crosses that of, SpiderIPPool {named}{more}; no address goes to "
+        "two pods, but what these pools count as free is not: exclude what is shared in all but one"
+    )
+    return True, "OverlapsPools", message
+
+
+def _outside(records: tuple[Record, ...]) -> _Finding:
     if not records:
         return False, "AllInside", "every address in use is one that the spec offers"
     ordered = sorted(records, key=lambda record: (record.address.version, int(record.address)))

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from allocator.kube.resources import Object
 
-_OUR_CONDITIONS: Final = frozenset({"Ready", "Exhausted", "NearlyExhausted", "InUseOutsideSpec", "AllocatedIPsOmitted"})
+_OUR_CONDITIONS: Final = frozenset(
+    {"Ready", "Exhausted", "NearlyExhausted", "InUseOutsideSpec", "Overlapping", "AllocatedIPsOmitted"}
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -62,8 +64,16 @@ def _decode_condition(raw: Mapping[str, Any]) -> Condition:
         reason=raw.get("reason", ""),
         message=raw.get("message", ""),
         observed_generation=int(raw.get("observedGeneration") or 0),
-        since=decode_time(raw.get("lastTransitionTime")) or _EPOCH,
+        since=_decode_since(raw.get("lastTransitionTime")),
     )
+
+
+def _decode_since(text: str | None) -> datetime:
+    """The epoch where no time can be read: the schema lets times through that Python does not know (`z`, second 60)."""
+    try:
+        return decode_time(text) or _EPOCH
+    except (ValueError, OverflowError):
+        return _EPOCH
 
 
 def _encode_condition(condition: Condition) -> dict[str, Any]:

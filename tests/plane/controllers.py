@@ -19,11 +19,11 @@ from allocator.kube.resources import LEASES, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESS
 from devcluster.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
-    from allocator.kube.resources import Object
+    from allocator.kube.resources import Object, Resource
 
 API = "spiderpool.spidernet.io/v2beta1"
 FINALIZER = "spiderpool.spidernet.io"
@@ -201,3 +201,36 @@ async def until_state(kube: KubeClient, text: str, *states: str, within_s: float
 
     wanted = " or ".join(state or "gone" for state in states)
     return (await until(look, within_s=within_s, what=f"{text} to be {wanted}")).removeprefix("=")
+
+
+async def status_of(kube: KubeClient, pool: str) -> dict[str, Any]:
+    found = await kube.get(SPIDER_IP_POOLS, pool)
+    return found.get("status") or {}
+
+
+async def until_status(
+    kube: KubeClient, pool: str, holds: Callable[[dict[str, Any]], bool], *, within_s: float = 20.0
+) -> dict[str, Any]:
+    async def look() -> dict[str, Any] | None:
+        status = await status_of(kube, pool)
+        return status if status and holds(status) else None
+
+    return await until(look, within_s=within_s, what=f"the status of SpiderIPPool {pool}")
+
+
+def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in status["conditions"] if each["type"] == kind)
+    return found
+
+
+async def until_gone(
+    kube: KubeClient, name: str, *, resource: Resource = SPIDER_IP_POOLS, within_s: float = 20.0
+) -> None:
+    async def gone() -> bool:
+        try:
+            await kube.get(resource, name)
+        except NotFound:
+            return True
+        return False
+
+    await until(gone, within_s=within_s, what=f"{resource.kind} {name} to go")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.kube.errors import NotFound
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
@@ -15,17 +14,20 @@ from tests.plane.controllers import (
     API,
     FINALIZER,
     NOBODY,
+    condition,
     find,
     in_seconds,
     make_pool,
     make_record,
     running_controller,
+    status_of,
+    until_gone,
     until_state,
+    until_status,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Iterator
 
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
@@ -41,26 +43,6 @@ def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-async def status_of(kube: KubeClient, pool: str) -> dict[str, Any]:
-    found = await kube.get(SPIDER_IP_POOLS, pool)
-    return found.get("status") or {}
-
-
-async def until_status(
-    kube: KubeClient, pool: str, holds: Callable[[dict[str, Any]], bool], *, within_s: float = 20.0
-) -> dict[str, Any]:
-    async def look() -> dict[str, Any] | None:
-        status = await status_of(kube, pool)
-        return status if status and holds(status) else None
-
-    return await until(look, within_s=within_s, what=f"the status of SpiderIPPool {pool}")
-
-
-def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(each for each in status["conditions"] if each["type"] == kind)
-    return found
-
-
 async def test_a_new_pool_gets_its_counts_and_conditions_within_a_second_or_two(
     kube: KubeClient, controller: Controller
 ) -> None:
@@ -74,6 +56,7 @@ async def test_a_new_pool_gets_its_counts_and_conditions_within_a_second_or_two(
         "Exhausted": "False",
         "NearlyExhausted": "False",
         "InUseOutsideSpec": "False",
+        "Overlapping": "False",
     }
 
 
@@ -137,17 +120,6 @@ async def test_a_deleted_pool_that_is_empty_goes_at_once(kube: KubeClient, contr
     await until_status(kube, "a", bool)
     await kube.delete(SPIDER_IP_POOLS, "a")
     await until_gone(kube, "a", within_s=3)
-
-
-async def until_gone(kube: KubeClient, pool: str, *, within_s: float = 20.0) -> None:
-    async def gone() -> bool:
-        try:
-            await kube.get(SPIDER_IP_POOLS, pool)
-        except NotFound:
-            return True
-        return False
-
-    await until(gone, within_s=within_s, what=f"SpiderIPPool {pool} to go")
 
 
 async def test_a_deleted_pool_stays_while_an_address_is_held_or_cooling(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from allocator.domain.addresses import IntervalSet
-from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project
+from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project, project_unreadable
 from allocator.domain.record import State
 from allocator.kube.pool_status import decode_status, encode_status
 from tests.unit.records import NOON, SLOT, a_pool, a_record, cooling
@@ -126,6 +126,35 @@ def test_a_reservation_over_an_address_in_use_is_reported() -> None:
     assert condition(found, "InUseOutsideSpec").status == "True"
 
 
+def test_the_first_five_pools_that_overlap_are_named() -> None:
+    assert condition(status(), "Overlapping").status == "False"
+    found = condition(status(overlapping=["b", "c", "d", "e", "f", "g"]), "Overlapping")
+    assert (found.status, found.reason) == ("True", "OverlapsPools")
+    assert "SpiderIPPool b, c, d, e, f and 1 more;" in found.message
+
+
+def test_a_pool_that_cannot_be_read_serves_nothing_and_says_why() -> None:
+    found = project_unreadable(
+        POOL.edition, "10.0.0.9-10.0.0.1 is reversed", [a_record()], before=NOTHING_YET, now=NOON, scanned=True
+    )
+    assert (found.total, found.allocated, found.free, found.observed_generation) == (0, 1, 0, 1)
+    ready = condition(found, "Ready")
+    assert (ready.status, ready.reason) == ("False", "Unreadable")
+    assert "10.0.0.9-10.0.0.1 is reversed" in ready.message
+    assert "10.20.0.10" in (found.allocated_ips or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-01-01t00:00:00z", "2016-12-31T23:59:60Z", "0001-01-01T00:00:00+23:00", "no time"]
+)
+def test_a_condition_whose_time_cannot_be_read_counts_as_one_of_the_epoch(text: str) -> None:
+    raw = encode_status({"metadata": {"name": "a"}}, status())
+    raw["status"]["conditions"][0]["lastTransitionTime"] = text
+    again = decode_status(raw)
+    assert again is not None
+    assert again.conditions[0].since.timestamp() == 0
+
+
 def test_only_a_scan_moves_the_observed_generation() -> None:
     pool = a_pool("10.20.0.10", generation=4)
     assert status(pool=pool).observed_generation == 0
@@ -156,7 +185,7 @@ def test_a_status_of_the_originals_is_not_taken_for_the_projections() -> None:
 
 
 def test_keys_and_conditions_of_others_survive_and_the_text_goes_with_the_last_address() -> None:
-    others = {"type": "Overlapping", "status": "True"}
+    others = {"type": "TheirOwn", "status": "True"}
     raw = {"status": {"allocatedIPs": "{}", "newer": 1, "conditions": [others]}}
     after = encode_status(raw, replace(NOTHING_YET, total=3))["status"]
     assert (after["newer"], after["conditions"], after["totalIPCount"]) == (1, [others], 3)
