@@ -1,4 +1,4 @@
-"""spiderpoolctl: what an on-call engineer asks. Exit codes: 0 found, 1 not allocated, 2 usage, 3 no answer."""
+"""spiderpoolctl: what an on-call engineer asks. Exit codes: 0 allocated, 1 not, 2 usage, 3 no answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Address
     from ctl.address_report import Report
 
-NOT_ALLOCATED, UNREADABLE, NO_ANSWER = 1, 1, 3
+# 1 is an answer that scripts act on: nothing that goes wrong may end with it.
+NOT_ALLOCATED, NO_ANSWER = 1, 3
 # Of each request: who waits at a terminal wants to know sooner than a controller.
 REQUEST_TIMEOUT_S = 5.0
 
@@ -51,7 +53,11 @@ def show(
     ] = None,
     output: Annotated[Form, typer.Option("--output", "-o", help="For people, or for scripts.")] = Form.TABLE,
 ) -> None:
-    """Show who holds ADDRESS, or why nobody does. Exit code 0: held or kept, 1: not, 3: no answer."""
+    """Show who holds ADDRESS, or why nobody does.
+
+    Exit code 0: allocated, that is held by a pod or kept; 1: not allocated, free or released and cooling; 2: wrong
+    usage; 3: no answer.
+    """
     # Here, not above: `--help` and usage errors need none of it, and it loads in half a second.
     from allocator.domain.addresses import AddressError, parse_address  # noqa: PLC0415
     from ctl import address_report  # noqa: PLC0415
@@ -72,14 +78,16 @@ def show(
             typer.echo(yaml.safe_dump(address_report.document(report), sort_keys=False), nl=False)
         case Form.TABLE:
             _print_table(report)
-    if report.record is None:
+    for warning in report.warnings:
+        typer.echo(f"spiderpoolctl: {warning}", err=True)
+    if not report.is_allocated:
         raise typer.Exit(NOT_ALLOCATED)
 
 
 def _ask(address: Address, kubeconfig: Path | None) -> Report:
     from allocator.kube.client import KubeClient  # noqa: PLC0415
     from allocator.kube.codec import Malformed  # noqa: PLC0415
-    from allocator.kube.errors import ApiError, Forbidden, NoAccess, NotFound, Unreachable  # noqa: PLC0415
+    from allocator.kube.errors import ApiError, Forbidden, NoAccess, Unreachable  # noqa: PLC0415
     from ctl import address_report  # noqa: PLC0415
 
     async def ask() -> Report:
@@ -91,17 +99,21 @@ def _ask(address: Address, kubeconfig: Path | None) -> Report:
     try:
         return asyncio.run(ask())
     except Malformed as error:
-        _fail(UNREADABLE, f"{error}; correct or delete the object with kubectl")
+        _fail(NO_ANSWER, f"{error}; correct or delete the object with kubectl")
     except NoAccess as error:
         _fail(NO_ANSWER, f"{error}")
     except Unreachable as error:
         _fail(NO_ANSWER, f"the API server does not answer: {error}; check the network and the server in the kubeconfig")
-    except NotFound:
-        _fail(NO_ANSWER, "this cluster does not know Spiderpool's kinds; install them: kubectl apply -k manifests/crds")
     except Forbidden as error:
         _fail(NO_ANSWER, f"{error}; ask for get and list on {address_report.NEEDED_RIGHTS}")
     except ApiError as error:
+        # A plain page too: that is how an API server says that nobody has defined the group.
+        if error.status == HTTPStatus.NOT_FOUND:
+            unknown = "this cluster does not know Spiderpool's kinds; install them: kubectl apply -k manifests/crds"
+            _fail(NO_ANSWER, f"{unknown} ({error})")
         _fail(NO_ANSWER, f"the API server refused: {error}")
+    except Exception as error:  # noqa: BLE001 - a traceback ends with 1, which would read as "not allocated"
+        _fail(NO_ANSWER, f"the question failed: {type(error).__name__}: {error}")
 
 
 def _fail(code: int, message: str) -> NoReturn:

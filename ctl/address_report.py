@@ -36,11 +36,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`standings` is asked for and filled only where there is no record."""
+    """`standings` is asked for and filled only where there is no record; `warnings` say what could not be read."""
 
     address: Address
     record: Record | None
     standings: tuple[Standing, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether it is held or kept for somebody. A released address that cools is neither."""
+        return self.record is not None and self.record.state is not State.COOLING
 
 
 async def report_on(client: KubeClient, address: Address) -> Report:
@@ -49,15 +55,33 @@ async def report_on(client: KubeClient, address: Address) -> Report:
     NotFound is raised only when the CRDs are not installed.
     """
     try:
-        record = decode_record(await client.get(SPIDER_IP_ADDRESSES, object_name(address)))
-        return Report(address, record)
+        return Report(address, _record(await client.get(SPIDER_IP_ADDRESSES, object_name(address))))
     except NotFound:
         pass  # the address is not in use, or the kind is unknown: then the next read says so
     pools, _ = await client.list_all(SPIDER_IP_POOLS)
     reservations, _ = await client.list_all(SPIDER_RESERVED_IPS)
-    reserving = [decode_reservation(raw) for raw in reservations]
+    reserving, warnings = _readable(reservations)
     standings = [standing for raw in pools for standing in _standings(raw, address, reserving)]
-    return Report(address, None, tuple(sorted(standings, key=lambda standing: standing.pool)))
+    return Report(address, None, tuple(sorted(standings, key=lambda standing: standing.pool)), tuple(warnings))
+
+
+def _record(raw: Object) -> Record:
+    record = decode_record(raw)
+    if record.state.value != (raw.get("spec") or {}).get("state"):  # then it stands for one that cannot be read
+        name = raw["metadata"]["name"]
+        raise Malformed(f"SpiderIPAddress {name} cannot be read (is it of a newer version?) and blocks its address")
+    return record
+
+
+def _readable(raws: list[Object]) -> tuple[list[Reservation], list[str]]:
+    """One that cannot be read reserves nothing for the agents either."""
+    found, warnings = [], []
+    for raw in raws:
+        try:
+            found.append(decode_reservation(raw))
+        except Malformed as error:
+            warnings.append(f"{error}; it reserves nothing until someone corrects it")
+    return found, warnings
 
 
 def _standings(raw: Object, address: Address, reservations: list[Reservation]) -> list[Standing]:
@@ -100,10 +124,11 @@ def document(report: Report) -> dict[str, Any]:
             {"pool": standing.pool, "free": standing.is_free, "reason": standing.reason}
             for standing in report.standings
         ]
-        return {**head, "allocated": False, "pools": standings}
+        warned = {"warnings": list(report.warnings)} if report.warnings else {}
+        return {**head, "allocated": False, "pools": standings, **warned}
     found: dict[str, Any] = {
         **head,
-        "allocated": True,
+        "allocated": report.is_allocated,
         "state": record.state.value,
         "pool": record.pool,
         "since": encode_time(record.since),

@@ -37,11 +37,14 @@ class ApiError(Exception):
 
 
 class BadRequest(ApiError):
-    """Any other 4xx: the request is wrong and will stay wrong (401 too: the credentials are)."""
+    """Any other 4xx: the request is wrong and will stay wrong (401 too: the credentials are; 404 pages too)."""
 
 
 class NotFound(ApiError):
-    """404. For a whole resource too: its CRD is not installed."""
+    """404 in the API server's own words: the object is not there.
+
+    A 404 page is none: it comes from a proxy, or from an API server that does not know the whole group.
+    """
 
 
 class AlreadyExists(ApiError):
@@ -83,7 +86,9 @@ class NoAccess(ConfigError):
 def from_response(status: int, body: object, *, retry_after: float | None = None) -> ApiError:
     """The error for an HTTP status and its body: a decoded metav1.Status, or whatever else came."""
     if not isinstance(body, Mapping) or body.get("kind") != "Status":
-        return _class_of(status, "")(status, "", _short(body), retry_after=retry_after)
+        # What is not there is released; only the API server may say so.
+        kind = BadRequest if status == 404 else _class_of(status, "")
+        return kind(status, "", _short(body), retry_after=retry_after)
     reason = _text(body.get("reason"))
     details = body.get("details")
     details = details if isinstance(details, Mapping) else {}

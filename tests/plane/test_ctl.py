@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from allocator.domain.addresses import object_name, parse_address
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
@@ -124,12 +126,23 @@ async def test_json_and_yaml_say_the_same_under_a_version(kube: KubeClient, plan
 
 async def test_a_cooling_address_shows_its_last_pod_and_until_when(kube: KubeClient, plane: Plane) -> None:
     await make_record(kube, "10.20.0.10", "Cooling", until="2026-11-22T20:00:30Z")
-    outcome = await ctl("ip", "show", "10.20.0.10", "--kubeconfig", str(plane.kubeconfig))
-    assert outcome.status == 0, outcome.stderr
+    arguments = ("ip", "show", "10.20.0.10", "--kubeconfig", str(plane.kubeconfig))
+    outcome = await ctl(*arguments)
+    assert outcome.status == 1, outcome.stderr
     shown = lines(outcome.stdout)
     assert shown["Last pod"].startswith("shop/cart-7d9")
     assert "free again" in shown["State"]
     assert shown["Until"].startswith("2026-11-22T20:00:30")
+    as_json = await ctl(*arguments, "-o", "json")
+    found = json.loads(as_json.stdout)
+    assert (as_json.status, found["allocated"], found["state"]) == (1, False, "Cooling")
+
+
+async def test_a_kept_address_is_allocated(kube: KubeClient, plane: Plane) -> None:
+    slot = {"apiVersion": "apps/v1", "kind": "StatefulSet", "namespace": "shop", "name": "db", "ordinal": 1}
+    await make_record(kube, "10.20.0.10", "Retained", slot=slot)
+    outcome = await ctl("ip", "show", "10.20.0.10", "-o", "json", "--kubeconfig", str(plane.kubeconfig))
+    assert (outcome.status, json.loads(outcome.stdout)["allocated"]) == (0, True)
 
 
 async def test_an_address_that_nobody_holds_shows_what_each_pool_does_with_it(kube: KubeClient, plane: Plane) -> None:
@@ -163,6 +176,63 @@ async def test_a_reserved_address_names_the_reservation(kube: KubeClient, plane:
     outcome = await ctl("ip", "show", "10.20.0.12", "--kubeconfig", str(plane.kubeconfig))
     assert outcome.status == 1
     assert "reserved by SpiderReservedIP printers" in outcome.stdout
+
+
+async def test_a_reservation_that_cannot_be_read_is_said_and_hides_nothing(kube: KubeClient, plane: Plane) -> None:
+    await make_pool(kube, "rack7")
+    for name, spec in {
+        "printers": {"ipVersion": 4, "ips": ["10.20.0.12"]},
+        "reversed": {"ipVersion": 6, "ips": ["fd00::9-fd00::1"]},
+    }.items():
+        reservation = {"apiVersion": API, "kind": "SpiderReservedIP", "metadata": {"name": name}, "spec": spec}
+        await kube.create(SPIDER_RESERVED_IPS, reservation)
+    outcome = await ctl("ip", "show", "10.20.0.12", "-o", "json", "--kubeconfig", str(plane.kubeconfig))
+    assert outcome.status == 1, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert [standing["reason"] for standing in found["pools"]] == ["reserved by SpiderReservedIP printers"]
+    assert "SpiderReservedIP reversed" in found["warnings"][0]
+    assert "SpiderReservedIP reversed" in outcome.stderr
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A server that answers everything alike."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+    async def handle(self, _request: web.Request) -> web.Response:
+        return web.Response(status=self.status, body=self.body, content_type=self.content_type)
+
+
+RECORD = {"metadata": {"name": "10.20.0.1", "uid": "u", "resourceVersion": "1"}, "spec": {"state": "Lent"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(Answering(200, json.dumps(RECORD).encode()), "10.20.0.1 cannot be read", id="unknown state"),
+        pytest.param(Answering(200, b'{"metadata": {"name": "x"}}'), "SpiderIPAddress x", id="unreadable name"),
+        pytest.param(Answering(200, b'{"metadata": 7}'), "the question failed", id="nonsense"),
+        pytest.param(Answering(404, b"<html>", "text/html"), "404", id="page of a proxy"),
+        pytest.param(Answering(500, b"{}"), "refused", id="internal error"),
+        pytest.param(Answering(401, b"{}"), "refused", id="no credentials"),
+    ],
+)
+async def test_trouble_is_never_the_exit_code_of_a_free_address(tmp_path: Path, answer: Answering, words: str) -> None:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer.handle)
+    async with TestServer(app) as server:
+        cluster = {"name": "c", "cluster": {"server": str(server.make_url(""))}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        document = {"apiVersion": "v1", "kind": "Config", "current-context": "x", "clusters": [cluster]}
+        settings = tmp_path / "kubeconfig"
+        settings.write_text(yaml.safe_dump(document | {"contexts": [context], "users": [{"name": "u", "user": {}}]}))
+        outcome = await ctl("ip", "show", "10.20.0.1", "--kubeconfig", str(settings))
+    assert (outcome.status, outcome.stdout) == (3, "")
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
 
 
 async def test_an_address_outside_all_pools_is_said_to_be_so(kube: KubeClient, plane: Plane) -> None:

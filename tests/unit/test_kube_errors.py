@@ -55,7 +55,14 @@ def test_a_page_of_a_proxy_is_cut_to_a_line() -> None:
 
 @pytest.mark.parametrize("body", [None, b"", [], {"kind": "Pod"}, b"\xff\xfe"])
 def test_any_body_makes_an_error(body: object) -> None:
-    assert type(from_response(404, body)) is errors.NotFound
+    assert type(from_response(503, body)) is errors.ServerError
+
+
+@pytest.mark.parametrize("body", [None, b"", b"404 page not found\n", b"<html>", {"kind": "Pod"}])
+def test_a_page_that_is_not_found_proves_no_object_gone(body: object) -> None:
+    error = from_response(404, body)
+    assert type(error) is errors.BadRequest
+    assert error.status == 404
 
 
 def test_an_error_reads_as_status_reason_and_message() -> None:
