@@ -15,6 +15,7 @@ from aiohttp import web
 from allocator.kube import errors
 from allocator.runtime import logs
 from webhook import review
+from webhook.connections import Connections
 from webhook.neighbours import NotReadyError
 from webhook.review import Allowed, BadReviewError
 
@@ -62,11 +63,15 @@ def application(rules: Rules, is_ready: Callable[[], bool]) -> web.Application:
 
 
 @asynccontextmanager
-async def listening(app: web.Application, listen: HostPort, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def listening(
+    app: web.Application, listen: HostPort, tls: ssl.SSLContext | None, connections: Connections | None = None
+) -> AsyncIterator[int]:
     """Serve within the block; gives the port, which the system chose when `listen` has 0.
 
     OSError when the address cannot be had.
     """
+    connections = connections or Connections()
+    app.middlewares.insert(0, connections.middleware)
     # Nobody compresses reviews; a body of Content-Encoding is refused instead of unpacked (see _body).
     runner = web.AppRunner(
         app,
@@ -80,7 +85,7 @@ async def listening(app: web.Application, listen: HostPort, tls: ssl.SSLContext 
         if runner.server is None:
             raise RuntimeError("aiohttp made no server")
         server = await asyncio.get_running_loop().create_server(
-            runner.server,
+            connections.factory(runner.server),
             listen.host or None,
             listen.port,
             ssl=tls,
