@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,7 +37,7 @@ class Hook:
 
     async def review(self, http: web.Request) -> web.Response:
         review = await http.json()
-        self.seen.append(review["request"] | {"timeout": http.query.get("timeout")})
+        self.seen.append(review["request"] | {"timeout": http.query.get("timeout"), "of": http.match_info["name"]})
         if self.delay:
             await self.delay.wait()
         response = {"uid": review["request"]["uid"]} | self.answer(review["request"])
@@ -53,7 +54,7 @@ async def serving(directory: Path) -> AsyncIterator[Hook]:
     context.load_cert_chain(pair)
     hook = Hook("", base64.b64encode(authority.pem).decode())
     app = web.Application()
-    app.router.add_post("/review", hook.review)
+    app.router.add_post("/review/{name}", hook.review)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -83,7 +84,7 @@ def register(kube: KubeClient, namespace: str, hook: Hook) -> Register:
         rule = {"apiGroups": ["", "test.example.com"], "apiVersions": ["v1"], "resources": ["configmaps", "widgets"]}
         webhook = {
             "name": name,
-            "clientConfig": {"url": hook.url, "caBundle": hook.bundle},
+            "clientConfig": {"url": f"{hook.url}/{name}", "caBundle": hook.bundle},
             "rules": [rule | {"operations": ["CREATE", "UPDATE", "DELETE"]}],
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
@@ -107,7 +108,7 @@ def register(kube: KubeClient, namespace: str, hook: Hook) -> Register:
                 await kube.create(CM, probe, dry_run=True)
             except ApiError:
                 return True
-            return bool(hook.seen)
+            return name in [review["of"] for review in hook.seen]
 
         await eventually(known)
         hook.seen.clear()
@@ -232,8 +233,18 @@ async def test_a_webhook_with_another_certificate_is_not_believed(
 ) -> None:
     other = base64.b64encode(tls.Authority("other").pem).decode()
     await register("validating", clientConfig={"url": hook.url, "caBundle": other})
-    with pytest.raises(ServerError, match=r"failed calling webhook .*certificate"):
-        await kube.create(CM, config_map("one", namespace))
+    refusals: list[ServerError] = []
+
+    # A real server takes a moment until it knows a new webhook.
+    async def refused() -> list[ServerError]:
+        try:
+            await kube.create(CM, config_map("one", namespace), dry_run=True)
+        except ServerError as error:
+            refusals.append(error)
+        return refusals
+
+    await eventually(refused)
+    assert re.search(r"failed calling webhook .*certificate", refusals[0].message)
     assert hook.seen == []
 
 
