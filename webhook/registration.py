@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,8 @@ PLURALS: Final = {
 TIMEOUT_S: Final = 2
 # What somebody overwrites is back within 10 s.
 CHECK_S: Final = 5.0
+# A stop has half a minute, and an API server that is going too may not answer.
+REMOVAL_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,15 @@ class Registrar:
         try:
             while True:
                 await self._turn()
+                log.debug("registration_checked")
                 await self._clock.sleep(CHECK_S)
         finally:
             if isinstance(self._registration.target, UrlTarget):
-                await self._remove()
+                try:
+                    async with asyncio.timeout(REMOVAL_S):
+                        await self._remove()
+                except TimeoutError:
+                    log.warning("registration_left", error="the API server does not answer")
 
     async def _turn(self) -> None:
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):

@@ -6,6 +6,8 @@ overlap.py.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from allocator.domain import fields, network_rules, usage
 from allocator.domain.addresses import AddressError, parse_span
 from allocator.domain.fields import Problems
-from allocator.domain.selector_rules import NAME, SUBDOMAIN, check_selector, is_empty
+from allocator.domain.selector_rules import SUBDOMAIN, check_selector, is_empty
 
 if TYPE_CHECKING:
     from allocator.domain.addresses import Version
@@ -176,9 +178,22 @@ def _check_pod_affinity(raw: Raw, spec: Raw, problems: Problems) -> None:
 
 def _check_multus_names(spec: Raw, problems: Problems) -> None:
     for index, text in enumerate(fields.texts_at(spec, "multusName", "spec.multusName", problems)):
-        namespace, slash, name = text.rpartition("/")
-        if (slash and not SUBDOMAIN.fullmatch(namespace)) or not SUBDOMAIN.fullmatch(name) or not NAME.match(name):
-            problems.invalid(f"spec.multusName[{index}]", text, "is no network: write netops/macvlan-bond0")
+        why = _why_no_network(text)
+        if why:
+            problems.invalid(f"spec.multusName[{index}]", text, f"{why}; write for example netops/macvlan-bond0")
+
+
+def _why_no_network(text: str) -> str:
+    """What keeps it from being namespace/name or a name; empty when nothing does."""
+    namespace, slash, name = text.rpartition("/")
+    wrong = re.search(r"[^-a-z0-9]", namespace) or re.search(r"[^-.a-z0-9]", name)
+    if wrong:
+        part = "namespace" if wrong.string is namespace else "name"
+        return f'has {json.dumps(wrong.group())} in its {part}: small letters, digits and "-" are taken there'
+    for part, value in (("namespace", namespace), ("name", name)):
+        if (part == "name" or slash) and not SUBDOMAIN.fullmatch(value):
+            return f"needs a {part} that begins and ends with a letter or digit"
+    return ""
 
 
 def _check_reserved_item(item: object, path: str, version: Version | None, problems: Problems) -> None:

@@ -179,6 +179,21 @@ REFUSED = {
         "spec.podAffinity.matchLabels[a]",
         "label value",
     ),
+    "network with a capital": (
+        {"multusName": ["netops/macVlan"]},
+        "Invalid",
+        "spec.multusName[0]",
+        'has "V" in its',
+    ),
+    "network name with a space": (
+        {"multusName": ["net ops/x"]},
+        "Invalid",
+        "spec.multusName[0]",
+        'has " " in its namespace',
+    ),
+    "network without a name": ({"multusName": ["netops/"]}, "Invalid", "spec.multusName[0]", "needs a name"),
+    "network without a namespace": ({"multusName": ["/x"]}, "Invalid", "spec.multusName[0]", "needs a namespace"),
+    "network that ends wrong": ({"multusName": ["a/b-"]}, "Invalid", "spec.multusName[0]", "begins and ends with"),
     "bad network name": ({"multusName": ["a/b/c"]}, "Invalid", "spec.multusName[0]", "netops/macvlan-bond0"),
     "bad flag": ({"disable": "yes"}, "Invalid", "spec.disable", "true or false"),
 }

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
 import pytest
 
 from allocator.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS
-from webhook.registration import Registration, ServiceTarget, UrlTarget
+from allocator.runtime.clock import SystemClock
+from tests.unit.scripted_server import connected
+from webhook import registration
+from webhook.registration import Registrar, Registration, ServiceTarget, UrlTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URL = Registration(target=UrlTarget("https://127.0.0.1:5722"), namespace="spiderpool", has_subnets=True)
 SERVICE = Registration(target=ServiceTarget("spiderpool"), namespace="spiderpool", has_subnets=False)
@@ -71,3 +81,21 @@ def test_a_url_and_a_service_lead_to_the_same_path() -> None:
         "path": path,
         "port": 443,
     }
+
+
+async def test_a_stop_does_not_wait_for_an_api_server_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "REMOVAL_S", 0.2)
+    async with connected(tmp_path, timeout_s=10) as (server, client):
+        registrar = Registrar(client, URL, ca_bundle=lambda: "", clock=SystemClock())
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(registrar.run())
+            async with asyncio.timeout(5):
+                while not server.asked:  # noqa: ASYNC110 - the server tells nobody
+                    await asyncio.sleep(0.01)
+            began = time.monotonic()
+            task.cancel()
+        assert time.monotonic() - began < 2
+        # It has asked for what it would have removed.
+        assert len(server.asked) == 2
