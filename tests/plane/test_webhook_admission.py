@@ -266,6 +266,19 @@ async def test_pools_that_overlap_already_may_be_mended_but_not_made_worse(serve
 
 
 @pytest.mark.usefixtures("admission")
+async def test_what_somebody_takes_off_comes_back_with_the_next_change_of_the_spec(kube: KubeClient) -> None:
+    made = await create(kube, POOL)
+    off = {"metadata": {"labels": None, "finalizers": None}}
+    bare = await kube.patch(SPIDER_IP_POOLS, "a", off)
+    # A finalizer that came back at once could never be taken off an object by hand.
+    assert not bare["metadata"].get("labels")
+    assert not bare["metadata"].get("finalizers")
+    changed = await kube.patch(SPIDER_IP_POOLS, "a", {"spec": {"disable": True}})
+    for key in ("labels", "finalizers"):
+        assert changed["metadata"][key] == made["metadata"][key]
+
+
+@pytest.mark.usefixtures("admission")
 async def test_a_pool_with_users_outside_its_ranges_may_be_switched_off(kube: KubeClient) -> None:
     await create(kube, POOL)
     used = json.dumps({"10.20.0.99": {"pod": "shop/cart-0", "podUid": "u"}})

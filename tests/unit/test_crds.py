@@ -87,6 +87,7 @@ def test_the_columns_of_the_original_come_first(plural: str, columns: list[str])
 
 @EVERY
 def test_every_field_has_a_description(crd: dict[str, Any]) -> None:
+    # kube-apiserver refuses a description of .metadata, and shows its own.
     silent = [path for path, node in fields(schema(crd)) if not node.get("description") and path != ".metadata"]
     assert silent == []
 
