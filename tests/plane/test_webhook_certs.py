@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from allocator.kube import errors
 from allocator.kube.resources import MUTATING_WEBHOOKS, SECRETS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
 from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
-from certs.store import SECRET_NAME, SecretStore
+from certs.store import SECRET_NAME, SecretStore, UnusableError
 from tests.plane.support import eventually
 from tests.plane.webhooks import pool, running_webhook
 from webhook.registration import NAME
@@ -66,6 +67,34 @@ async def test_a_secret_of_cert_manager_is_served_and_left_alone(kube: KubeClien
     await kube.replace(SECRETS, given)
     await Keeper(SecretStore(kube, namespace), ["another.name"], SystemClock()).start()
     assert (await secret(kube, namespace)).keys() == {"ca.crt", "tls.crt", "tls.key"}
+
+
+async def test_a_secret_that_cannot_be_used_is_named_and_what_else_is_in_it_is_left(
+    kube: KubeClient, namespace: str
+) -> None:
+    keeper = Keeper(SecretStore(kube, namespace), NAMES, SystemClock())
+    await keeper.start()
+    await kube.patch(SECRETS, SECRET_NAME, {"data": {"keystore.p12": "/w=="}}, namespace=namespace)
+    await keeper.start()
+    for text in ("garbage", "\N{SNOWMAN}"):
+        data = {"ca.key": base64.b64encode(text.encode()).decode()}
+        await kube.patch(SECRETS, SECRET_NAME, {"data": data}, namespace=namespace)
+        with pytest.raises(UnusableError, match=rf"Secret {namespace}/{SECRET_NAME}: ca\.key .*delete all"):
+            await keeper.start()
+
+
+async def test_certificates_that_cannot_be_used_end_the_start_with_2(plane: Plane, tmp_path: Path) -> None:
+    for name in ("ca.crt", "tls.crt", "tls.key", "ca.key"):
+        (tmp_path / name).write_text("garbage")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "webhook", "--kubeconfig", str(plane.kubeconfig), "--listen", "127.0.0.1:0"),
+        *("--register", "none", "--cert-dir", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    assert f"{tmp_path}: ca.crt holds no certificate" in stderr.decode()
+    assert "Traceback" not in stderr.decode()
 
 
 @pytest.fixture
