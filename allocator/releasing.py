@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from allocator.domain.record import REUSE_DELAY, State, released, retained
+from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from allocator.domain.record import Record
     from allocator.domain.request import DelRequest, Pod
     from allocator.world import World
+
+
+_log = get_logger(__name__)
 
 
 class Releasing:
@@ -40,6 +44,8 @@ class Releasing:
         pod = await self._dead_or_alive(request)
         is_the_one = pod is not None and pod.answers_to(request.pod_uid or pod.uid)
         if pod is not None and is_the_one and pod.alive:
+            # A sandbox is being made anew, or somebody calls DEL by hand: the pod goes on with its addresses.
+            _log.info("living_pod_keeps_its_addresses", pod=f"{pod.namespace}/{pod.name}", uid=pod.uid)
             return ()
         uid = pod.uid if pod is not None and is_the_one else request.pod_uid
         if not uid:

@@ -106,7 +106,8 @@ def read_settings(ipam: Json) -> tuple[Json, list[str]]:
         value = ipam.get(key)
         if value is not None and not has_form(value, form):
             problems.append(f"ipam.{key} must be {form}")
-            value = None
+            # Nobody looks for the log of this network at the default's place.
+            value = "" if key == "log_file_path" else None
         if form == NUMBER and value is not None:
             value = int(value) if int(value) >= 0 else None  # the original takes -1 for "the default"
         settings[key] = default if value is None else value
@@ -486,7 +487,7 @@ def keep_intent(state_dir: str, intent: Json) -> str:
 def write_log(call: Call, error: CniError | None) -> None:
     """One line about this command. What goes wrong here goes to stderr and no further."""
     level = "error" if error else "warn" if "warning" in call.notes else "info"
-    if not call.settings or LEVELS[level] < LEVELS[call.settings["log_level"].lower()]:
+    if not call.settings.get("log_file_path") or LEVELS[level] < LEVELS[call.settings["log_level"].lower()]:
         return
     now = time.time()
     line = {

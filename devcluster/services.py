@@ -30,7 +30,6 @@ CONF = """\
 enableIPv4: true
 enableIPv6: true
 enableStatefulSet: true
-enableSpiderSubnet: false
 tuneSysctlConfig: false
 """
 

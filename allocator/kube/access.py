@@ -135,10 +135,16 @@ def from_service_account(environ: Mapping[str, str], directory: Path) -> Access:
     return _access(settings, TokenFile(token))
 
 
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise NoAccess(f"there is no kubeconfig {path}: give --kubeconfig the file of the cluster")
+
+
 async def _from_kubeconfig(path: Path) -> Access:
     from kubernetes.aio.client import Configuration  # noqa: PLC0415
     from kubernetes.aio.config import ConfigException, kube_config, load_kube_config  # noqa: PLC0415
 
+    _must_exist(path)
     settings: Any = Configuration()
     try:
         user = _user_of(path)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -64,7 +66,14 @@ class Show:
     def waiting(self, what: str) -> Iterator[None]:
         """A spinner on a terminal, a line elsewhere."""
         if self._console.is_terminal:
-            with self._console.status(what):
+            # Without the redirection of stderr that `console.status` brings: log lines have their file.
+            with Live(
+                Spinner("dots", text=what),
+                console=self._console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            ):
                 yield
         else:
             self.say(f"  ..  {what}")
