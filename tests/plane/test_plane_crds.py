@@ -8,7 +8,7 @@ import pytest
 
 from allocator.kube import resources
 from allocator.kube.client import KubeClient
-from allocator.kube.errors import BadRequest, Invalid, NotFound
+from allocator.kube.errors import ApiError, BadRequest, Invalid
 from allocator.kube.resources import Resource
 from devcluster.plane import Plane
 from tests.plane.support import WIDGET_DEFINITION, eventually, install_crd, is_gone, request, widget
@@ -171,8 +171,10 @@ async def test_a_deleted_definition_takes_its_objects_along(kube: KubeClient, na
         return await is_gone(kube, resources.CRDS, "gizmos.test.example.com")
 
     await eventually(gone, within_s=30)
-    with pytest.raises(NotFound):
+    # No metav1.Status but a bare page where the whole group has gone with its last definition.
+    with pytest.raises(ApiError) as refusal:
         await kube.list(gizmos, namespace=namespace)
+    assert refusal.value.status == 404
 
 
 async def test_a_definition_of_another_kind_in_the_body_is_refused(
