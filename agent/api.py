@@ -41,7 +41,6 @@ class _AddArgs(msgspec.Struct, rename="camel"):
     default_ipv4_pools: list[str] | None = msgspec.field(name="defaultIPv4IPPool", default=None)
     default_ipv6_pools: list[str] | None = msgspec.field(name="defaultIPv6IPPool", default=None)
     clean_gateway: bool = False
-    match_master_subnet: bool = False
 
 
 class _DelArgs(msgspec.Struct, rename="camel"):

@@ -1,8 +1,8 @@
 """Allocate and release: read, plan, claim, confirm, and decide again when something changed in between.
 
-Nothing here talks to Kubernetes; the ports do. A call may be cut off anywhere (deadline, crash): what it had claimed
-stands in the ledger under the pod's UID and interface, where the next try for the same pod finds it, or the reclaim
-loop does when the pod is gone.
+Nothing here talks to Kubernetes; the ports do. A call may be cut off anywhere: what it had claimed stands in the ledger
+under the pod's UID and interface. The next try for that pod undoes what was never answered (attempts.py), and when the
+pod is gone the reclaim loop releases it.
 """
 
 from __future__ import annotations

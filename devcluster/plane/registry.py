@@ -73,9 +73,6 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> ResourceType | None:
         return self._types.get((group, version, plural))
 
-    def by_kind(self, api_version: str, kind: str) -> ResourceType | None:
-        return next((rt for rt in self._types.values() if rt.api_version == api_version and rt.kind == kind), None)
-
     def by_collection(self, collection: str) -> ResourceType | None:
         return next((rt for rt in self._types.values() if rt.stored_in == collection), None)
 

@@ -30,7 +30,6 @@ NOTICE = (
     "matchConditions, admission policies), server-side apply, RBAC, and the schemas of built-in kinds"
 )
 _ADMIN: Object = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
-_OPEN_TO_ALL = {"/healthz", "/livez", "/readyz", "/version"}
 _STOP_S = 1.0
 FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
