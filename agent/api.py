@@ -41,6 +41,8 @@ class _AddArgs(msgspec.Struct, rename="camel"):
     default_ipv4_pools: list[str] | None = msgspec.field(name="defaultIPv4IPPool", default=None)
     default_ipv6_pools: list[str] | None = msgspec.field(name="defaultIPv6IPPool", default=None)
     clean_gateway: bool = False
+    match_master_subnet: bool = False
+    network_name: str = ""
 
 
 class _DelArgs(msgspec.Struct, rename="camel"):
@@ -67,6 +69,8 @@ def read_add(body: bytes) -> AddRequest:
         default_ipv4_pools=tuple(args.default_ipv4_pools or ()),
         default_ipv6_pools=tuple(args.default_ipv6_pools or ()),
         clean_gateway=args.clean_gateway,
+        match_master_subnet=args.match_master_subnet,
+        network=args.network_name,
     )
 
 

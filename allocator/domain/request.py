@@ -31,6 +31,10 @@ class AddRequest:
     default_ipv4_pools: tuple[str, ...] = ()
     default_ipv6_pools: tuple[str, ...] = ()
     clean_gateway: bool = False
+    # Only pools whose subnet holds an address of the interface's master may serve it.
+    match_master_subnet: bool = False
+    # The CNI network's name; empty when the caller does not tell, as the original's plugin.
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
