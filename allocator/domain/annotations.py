@@ -28,14 +28,16 @@ _NAMES_EXAMPLE: Final = '["pool-a", "pool-b"]'
 class PoolNames:
     """The pools that an annotation or a configuration lists for one interface, in the order they are to be tried."""
 
+    interface: str
     source: str
     by_version: Mapping[Version, tuple[str, ...]]
     clean_gateway: bool = False
 
 
-def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> PoolNames | None:
-    """What the pod asks for this interface: `ippools` beats `ippool`; None when it has neither.
+def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[PoolNames, ...]:
+    """What the pod asks for: `ippools` beats `ippool`; nothing when it has neither.
 
+    `ippool` is about `interface`, which asks; `ippools` is about all of its items, and `interface` must be among them.
     `clean_gateway` is that of the CNI configuration; `ippools` items carry their own. errors.Invalid with the
     annotation's name, the place and a right example when the text is malformed or leaves the interface out.
     """
@@ -43,26 +45,27 @@ def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gatewa
         return _from_ippools(annotations[IPPOOLS], interface)
     if IPPOOL in annotations:
         item = _object(_parse(IPPOOL, annotations[IPPOOL], _IPPOOL_EXAMPLE), IPPOOL, "", _IPPOOL_EXAMPLE)
-        return PoolNames(f"annotation {IPPOOL}", _families(item, IPPOOL, "", _IPPOOL_EXAMPLE), clean_gateway)
-    return None
+        families = _families(item, IPPOOL, "", _IPPOOL_EXAMPLE)
+        return (PoolNames(interface, f"annotation {IPPOOL}", families, clean_gateway),)
+    return ()
 
 
-def pools_of_namespace(annotations: Mapping[str, str], *, clean_gateway: bool) -> PoolNames | None:
-    """The namespace's default pools, or None. errors.Invalid when an annotation is malformed."""
+def pools_of_namespace(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[PoolNames, ...]:
+    """The namespace's default pools, if it has any. errors.Invalid when an annotation is malformed."""
     by_version: dict[Version, tuple[str, ...]] = {}
     for version, key in ((4, DEFAULT_IPV4_IPPOOL), (6, DEFAULT_IPV6_IPPOOL)):
         if key in annotations:
             names = _names(_parse(key, annotations[key], _NAMES_EXAMPLE), key, "", _NAMES_EXAMPLE)
             if names:
                 by_version[4 if version == 4 else 6] = names
-    return PoolNames("namespace annotation", by_version, clean_gateway) if by_version else None
+    return (PoolNames(interface, "namespace annotation", by_version, clean_gateway),) if by_version else ()
 
 
-def _from_ippools(text: str, interface: str) -> PoolNames:
+def _from_ippools(text: str, interface: str) -> tuple[PoolNames, ...]:
     items = _parse(IPPOOLS, text, _IPPOOLS_EXAMPLE)
     if not isinstance(items, list) or not items:
         raise _malformed(IPPOOLS, "", "must be a list with at least one item", _IPPOOLS_EXAMPLE)
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, PoolNames] = {}
     for index, raw in enumerate(items):
         item = _object(raw, IPPOOLS, f"[{index}]", _IPPOOLS_EXAMPLE)
         # One item needs no name: it can only mean the interface that asks.
@@ -71,15 +74,18 @@ def _from_ippools(text: str, interface: str) -> PoolNames:
             raise _malformed(IPPOOLS, f"[{index}].interface", "must name the interface", _IPPOOLS_EXAMPLE)
         if name in found:
             raise _malformed(IPPOOLS, f"[{index}].interface", f'"{name}" is listed twice', _IPPOOLS_EXAMPLE)
-        found[name] = {**item, "index": index}
+        found[name] = _from_item(item, name, f"[{index}]")
     if interface not in found:
         raise _malformed(IPPOOLS, "", f'does not list the interface "{interface}"', _IPPOOLS_EXAMPLE)
-    item = found[interface]
-    where = f"[{item['index']}]"
+    return tuple(found.values())
+
+
+def _from_item(item: Mapping[str, object], interface: str, where: str) -> PoolNames:
     clean = item.get("cleangateway", False)
     if not isinstance(clean, bool):
         raise _malformed(IPPOOLS, f"{where}.cleangateway", "must be true or false", _IPPOOLS_EXAMPLE)
-    return PoolNames(f"annotation {IPPOOLS}", _families(item, IPPOOLS, where, _IPPOOLS_EXAMPLE), clean)
+    families = _families(item, IPPOOLS, where, _IPPOOLS_EXAMPLE)
+    return PoolNames(interface, f"annotation {IPPOOLS}", families, clean)
 
 
 def _families(

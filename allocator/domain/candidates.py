@@ -10,15 +10,23 @@ from allocator.domain.annotations import PoolNames, pools_of_namespace, pools_of
 from allocator.domain.networks import network_of, qualified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from allocator.domain.addresses import Version
+    from allocator.domain.addresses import Address, IntervalSet, Version
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
 
 
 # Filters that look at what a watch of metadata does not show at once: whether there is such a pool, and its status.
 DOUBTFUL: Final = frozenset({"exists", "adoption"})
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """The node's interface behind the pod's one: its addresses, or why they cannot be told."""
+
+    addresses: tuple[Address, ...]
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,8 @@ class Surroundings:
     # For pools with `multusName`: the namespace of Spiderpool itself, and the cluster's default network.
     own_namespace: str = ""
     cluster_network: str = ""
+    # None when the CNI configuration does not ask for match_master_subnet.
+    master: Master | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +55,33 @@ class Refusal:
         return f"{self.pool}: {self.why}"
 
 
-def listed(request: AddRequest, pod: Pod, around: Surroundings, defaults: Iterable[Pool]) -> PoolNames:
+def listed(request: AddRequest, pod: Pod, around: Surroundings, pools: Mapping[str, Pool]) -> tuple[PoolNames, ...]:
     """The pools that the first source with anything to say names; that source is final.
 
-    In this order: the pod's annotations, the namespace's, the CNI configuration, the cluster's default pools.
-    errors.Invalid for a malformed annotation, errors.NoPool when no source names a pool.
+    One item for each interface that this ADD covers, the one that asks among them. In this order: the pod's
+    annotations, the namespace's, the CNI configuration, the cluster's default pools. errors.Invalid for a malformed
+    annotation, errors.NoPool when no source names a pool.
     """
-    clean = request.clean_gateway
-    names = pools_of_pod(pod.annotations, request.interface.name, clean_gateway=clean) or pools_of_namespace(
-        around.namespace_annotations, clean_gateway=clean
+    interface, clean = request.interface.name, request.clean_gateway
+    names = pools_of_pod(pod.annotations, interface, clean_gateway=clean) or pools_of_namespace(
+        around.namespace_annotations, interface, clean_gateway=clean
     )
-    if names is not None:
+    if names:
         return names
     configured: dict[Version, tuple[str, ...]] = {4: request.default_ipv4_pools, 6: request.default_ipv6_pools}
     if any(configured.values()):
-        return PoolNames("CNI configuration", {v: pools for v, pools in configured.items() if pools}, clean)
-    by_version: dict[Version, tuple[str, ...]] = {}
-    for pool in sorted(defaults, key=lambda pool: pool.name):
+        by_version = {version: listed_pools for version, listed_pools in configured.items() if listed_pools}
+        return (PoolNames(interface, "CNI configuration", by_version, clean),)
+    defaults: dict[Version, tuple[str, ...]] = {}
+    for _, pool in sorted(pools.items()):
         if pool.default:
-            by_version[pool.version] = (*by_version.get(pool.version, ()), pool.name)
-    if not by_version:
+            defaults[pool.version] = (*defaults.get(pool.version, ()), pool.name)
+    if not defaults:
         raise errors.NoPool(
             "no pool is named for this pod: set the annotation ipam.spidernet.io/ippool on the pod, a default on its "
             "namespace or in the CNI configuration, or spec.default: true on a SpiderIPPool"
         )
-    return PoolNames("cluster default pools", by_version, clean)
+    return (PoolNames(interface, "cluster default pools", defaults, clean),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +94,16 @@ class Subject:
 
 
 def sift(
-    names: Iterable[str], pools: Mapping[str, Pool], subject: Subject, around: Surroundings
+    names: Iterable[str],
+    pools: Mapping[str, Pool],
+    subject: Subject,
+    around: Surroundings,
+    *,
+    usable: Callable[[Pool], IntervalSet],
 ) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
     """The pools that serve this pod, in the order to try them, and why each of the others does not.
+
+    `usable` gives what a pool may hand out, taken or not.
 
     The more a pool is tied to pods, nodes and namespaces, the earlier it is tried; between equals the listed order
     stands, so that the user's list is a fall-back list.
@@ -97,6 +116,9 @@ def sift(
             refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
         elif refusal := next(_refusals(pool, subject, around), None):
             refusals.append(refusal)
+        elif not usable(pool):
+            why = "excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips"
+            refusals.append(Refusal(name, "addresses", why))
         else:
             admitted.append(pool)
     return tuple(sorted(admitted, key=_rank, reverse=True)), tuple(refusals)
@@ -121,6 +143,17 @@ def _refusals(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Re
         yield Refusal(pool.name, "podAffinity", "the pod's labels do not match spec.podAffinity")
     if pool.multus_names:
         yield from _refused_by_network(pool, subject, around)
+    if around.master is not None:
+        yield from _refused_by_master(pool, around.master)
+
+
+def _refused_by_master(pool: Pool, master: Master) -> Iterator[Refusal]:
+    if master.problem:
+        yield Refusal(pool.name, "matchMasterSubnet", master.problem)
+    elif not any(address in pool.subnet for address in master.addresses):
+        have = ", ".join(map(str, master.addresses)) or "none"
+        why = f"no address of the pod's master interface ({have}) lies in spec.subnet {pool.subnet}"
+        yield Refusal(pool.name, "matchMasterSubnet", why)
 
 
 def _refused_by_network(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:

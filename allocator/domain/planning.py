@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from allocator.domain import errors
-from allocator.domain.addresses import version_of
+from allocator.domain.addresses import IntervalSet, version_of
 from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
 from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
 
@@ -137,11 +137,12 @@ def _one_of_each_family(records: list[Record]) -> tuple[dict[Version, Record], l
 def _names(request: AddRequest, seen: Snapshot, kept: Mapping[Version, Record]) -> PoolNames | None:
     """The pools asked for. A pod that has its address keeps it, even when what it asks for has since become wrong."""
     try:
-        return listed(request, seen.pod, seen.around, seen.pools.values())
+        names = listed(request, seen.pod, seen.around, seen.pools)
     except (errors.Invalid, errors.NoPool):
         if kept:
             return None
         raise
+    return next(each for each in names if each.interface == request.interface.name)
 
 
 def _heirs(
@@ -160,6 +161,10 @@ def _heirs(
     return heirs, outdated
 
 
+def _usable(pool: Pool) -> IntervalSet:
+    return pool.usable(IntervalSet(pool.version))
+
+
 def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
     if names is None:
         return ()
@@ -168,7 +173,7 @@ def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: s
         if version in have or version not in seen.versions:
             continue
         subject = Subject(seen.pod, request.interface.name, version)
-        pools, refusals = sift(listed_names, seen.pools, subject, seen.around)
+        pools, refusals = sift(listed_names, seen.pools, subject, seen.around, usable=_usable)
         if not pools:
             whys = "; ".join(str(refusal) for refusal in refusals)
             doubtful = tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)

@@ -144,7 +144,8 @@ async def test_an_ipv6_address_is_named_by_its_eight_groups(agent: Agent, kube: 
 
 async def test_dual_stack_is_all_or_nothing(agent: Agent, kube: KubeClient, namespace: str) -> None:
     await make_pool(kube, "a", "10.20.0.10")
-    await make_pool(kube, "six", "fd00::10", "fd00::/64", excludeIPs=["fd00::10"])
+    await make_pool(kube, "six", "fd00::10", "fd00::/64")
+    await agent.add(await make_pod(kube, namespace, "first", "n1", '{"ipv6": ["six"]}'))
     pod = await make_pod(kube, namespace, "cart", "n1", '{"ipv4": ["a"], "ipv6": ["six"]}')
     refusal = await agent.add(pod)
     assert (refusal.status, refusal.headers["X-Spiderpool-Reason"]) == (500, "PoolExhausted")

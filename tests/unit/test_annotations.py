@@ -10,7 +10,8 @@ IPPOOLS = "ipam.spidernet.io/ippools"
 
 
 def of_pod(annotations: dict[str, str], interface: str = "eth0") -> PoolNames | None:
-    return pools_of_pod(annotations, interface, clean_gateway=False)
+    found = pools_of_pod(annotations, interface, clean_gateway=False)
+    return next((each for each in found if each.interface == interface), None)
 
 
 def test_ippool_lists_pools_of_both_families_in_order() -> None:
@@ -79,11 +80,10 @@ def test_a_malformed_annotation_is_named_with_the_place_and_a_right_example(
 
 
 def test_a_namespace_may_default_one_family_only() -> None:
-    names = pools_of_namespace({"ipam.spidernet.io/default-ipv6-ippool": '["c"]'}, clean_gateway=True)
-    assert names is not None
+    (names,) = pools_of_namespace({"ipam.spidernet.io/default-ipv6-ippool": '["c"]'}, "eth0", clean_gateway=True)
     assert (names.by_version, names.clean_gateway) == ({6: ("c",)}, True)
 
 
 def test_a_malformed_namespace_annotation_is_refused() -> None:
     with pytest.raises(errors.Invalid, match="default-ipv4-ippool is not JSON"):
-        pools_of_namespace({"ipam.spidernet.io/default-ipv4-ippool": "pool-a"}, clean_gateway=False)
+        pools_of_namespace({"ipam.spidernet.io/default-ipv4-ippool": "pool-a"}, "eth0", clean_gateway=False)

@@ -433,11 +433,13 @@ async def test_a_member_comes_back_to_its_address_while_its_slot_is_wanted(world
 
 
 async def test_a_failed_dual_stack_add_gives_back_the_half_it_had(world: MemoryWorld) -> None:
-    world.pools.put(replace(values.pool("six", "fd00::1", "fd00::/64"), gateway=parse_address("fd00::1")))
+    world.pools.put(values.pool("six", "fd00::1", "fd00::/64"))
+    other = arrives(world, values.pod("cart-2", "u2"), '{"ipv6": ["six"]}')
+    await world.allocator().allocate(values.request(other))
     pod = arrives(world, values.pod(), '{"ipv4": ["a"], "ipv6": ["six"]}')
-    with pytest.raises(errors.Exhausted, match="six: no free address, 0 usable"):
+    with pytest.raises(errors.Exhausted, match="six: no free address"):
         await world.allocator().allocate(values.request(pod))
-    assert states(world) == {}
+    assert states(world) == {"fd00::1": State.HELD}
 
 
 async def test_a_pool_made_a_moment_ago_is_read_before_the_pod_is_refused(world: MemoryWorld) -> None:
