@@ -1,6 +1,7 @@
-"""Interval sets are sets: laws as properties (netaddr is the oracle), the notation as a table."""
+"""Interval sets are sets: laws as properties (netaddr and Python's sets are the oracles), the notation as tables."""
 
 import ipaddress
+from dataclasses import dataclass
 
 import netaddr
 import pytest
@@ -11,11 +12,15 @@ from allocator.domain.addresses import (
     COUNT_LIMIT,
     AddressError,
     IntervalSet,
+    Version,
     address_of,
     object_name,
     parse_address,
     parse_network,
+    to_address,
+    version_of,
 )
+from tests.unit import values
 
 BASE = int(ipaddress.IPv4Address("10.20.0.0"))
 spans = st.lists(
@@ -62,6 +67,80 @@ def test_membership_agrees_with_netaddr(any_set: IntervalSet, offset: int) -> No
     assert (address in any_set) == (str(address) in oracle(any_set))
 
 
+@dataclass(frozen=True)
+class Twins:
+    """The same addresses twice: as an interval set, and naively as a Python set."""
+
+    intervals: IntervalSet
+    naive: frozenset[int]
+    window: range
+
+
+# Where the windows lie in which sets are compared address by address: both ends of both families, and somewhere.
+WIDTH = 24
+WINDOWS: list[tuple[Version, int]] = [(4, 0), (4, BASE), (4, 2**32 - WIDTH), (6, 0), (6, 2**128 - WIDTH)]
+
+
+@st.composite
+def twins(draw: st.DrawFn) -> tuple[Twins, Twins]:
+    """Two sets of one family, in one window."""
+    version, base = draw(st.sampled_from(WINDOWS))
+    window = range(base, base + WIDTH)
+    ends = st.tuples(st.integers(base, base + WIDTH - 1), st.integers(base, base + WIDTH - 1))
+    pairs = st.lists(ends.map(lambda pair: (min(pair), max(pair))), max_size=5)
+    left, right = (
+        Twins(IntervalSet.of(version, some), frozenset(each for a, b in some for each in range(a, b + 1)), window)
+        for some in (draw(pairs), draw(pairs))
+    )
+    return left, right
+
+
+def walked(of: IntervalSet) -> list[int]:
+    return [int(of.nth(index)) for index in range(of.size)]
+
+
+@given(twins())
+def test_every_operation_does_what_the_one_on_python_sets_does(pair: tuple[Twins, Twins]) -> None:
+    left, right = pair
+    assert walked(left.intervals | right.intervals) == sorted(left.naive | right.naive)
+    assert walked(left.intervals & right.intervals) == sorted(left.naive & right.naive)
+    assert walked(left.intervals - right.intervals) == sorted(left.naive - right.naive)
+    assert (left.intervals <= right.intervals) == (left.naive <= right.naive)
+    assert (left.intervals == right.intervals) == (left.naive == right.naive)
+
+
+@given(twins())
+def test_size_truth_membership_and_texts_are_those_of_the_python_set(pair: tuple[Twins, Twins]) -> None:
+    mine, naive = pair[0].intervals, pair[0].naive
+    assert (mine.size, mine.count, bool(mine)) == (len(naive), len(naive), bool(naive))
+    for value in pair[0].window:
+        assert (to_address(mine.version, value) in mine) == (value in naive)
+    assert IntervalSet.parse(mine.version, mine.texts()) == mine
+    assert IntervalSet.addresses(mine.version, (to_address(mine.version, value) for value in naive)) == mine
+
+
+@given(twins())
+def test_spans_are_maximal_runs_in_ascending_order(pair: tuple[Twins, Twins]) -> None:
+    naive = pair[0].naive
+    runs = [
+        (first, next(value for value in range(first, first + WIDTH) if value + 1 not in naive))
+        for first in sorted(naive)
+        if first - 1 not in naive
+    ]
+    assert pair[0].intervals.spans == tuple(runs)
+
+
+@given(st.sampled_from(WINDOWS), st.integers(0, WIDTH - 1), st.integers(0, 4))
+def test_a_network_holds_every_address_from_its_first_to_its_last(
+    window: tuple[Version, int], offset: int, free_bits: int
+) -> None:
+    version, base = window
+    address = to_address(version, base + offset)
+    bits = 32 if version == 4 else 128
+    network = ipaddress.ip_network(f"{address}/{bits - free_bits}", strict=False)
+    assert walked(IntervalSet.network(network)) == [int(each) for each in network]
+
+
 @pytest.mark.parametrize(
     ("items", "stored", "size"),
     [
@@ -86,6 +165,53 @@ def test_a_slash_64_is_one_span_and_its_count_is_held_at_int64() -> None:
     whole = IntervalSet.network(parse_network("fd00:7::/64"))
     assert (len(whole.spans), whole.size, whole.count) == (1, 2**64, COUNT_LIMIT)
     assert whole.nth(2**63) == ipaddress.IPv6Address("fd00:7::8000:0:0:0")
+
+
+@pytest.mark.parametrize(
+    ("subnet", "ips_items", "excluded", "stored", "count", "first"),
+    [
+        ("10.20.0.0/16", "10.20.0.10-10.20.0.12", "", "10.20.0.10-10.20.0.12", 3, "10.20.0.10"),
+        ("10.20.0.0/16", "10.20.0.12 10.20.0.10-10.20.0.11", "10.20.0.10", "10.20.0.10-10.20.0.12", 2, "10.20.0.11"),
+        ("10.20.0.0/16", "10.20.0.9 10.20.0.9", "", "10.20.0.9", 1, "10.20.0.9"),
+        ("10.20.0.0/16", "10.20.0.255-10.20.1.1", "", "10.20.0.255-10.20.1.1", 3, "10.20.0.255"),
+        ("10.20.0.0/16", "", "", "", 0, None),
+        ("10.20.0.0/16", "10.20.0.1-10.20.0.5", "10.20.0.4-10.20.0.9", "10.20.0.1-10.20.0.5", 3, "10.20.0.1"),
+        ("fd00:7::/64", "fd00:7::10-fd00:7::ffff:ffff", "", "fd00:7::10-fd00:7::ffff:ffff", 4294967280, "fd00:7::10"),
+        (
+            "fd00:7::/64",
+            "fd00:7::-fd00:7::ffff:ffff:ffff:ffff",
+            "",
+            "fd00:7::-fd00:7::ffff:ffff:ffff:ffff",
+            9223372036854775807,
+            "fd00:7::",
+        ),
+    ],
+    ids=[
+        "a range",
+        "an exclude",
+        "a double",
+        "broadcast",
+        "nothing",
+        "excludes beyond",
+        "most of a /64",
+        "a whole /64",
+    ],
+)
+def test_a_pool_offers_its_ips_without_its_excludes_and_counts_them_as_int64(
+    subnet: str, ips_items: str, excluded: str, stored: str, count: int, first: str | None
+) -> None:
+    version = version_of(parse_network(subnet))
+    ips, excludes = (IntervalSet.parse(version, items.split()) for items in (ips_items, excluded))
+    pool = values.pool("a", subnet.partition("/")[0], subnet, ips=ips, excludes=excludes)
+    assert (pool.ips.texts(), pool.total.count) == (stored.split(), count)
+    assert (str(pool.total.nth(0)) if pool.total else None) == first
+
+
+def test_what_is_recorded_is_skipped_until_nothing_is_left() -> None:
+    offered = IntervalSet.parse(4, ["10.20.0.10-10.20.0.12"]) - IntervalSet.parse(4, ["10.20.0.10"])
+    offered -= IntervalSet.addresses(4, [parse_address("10.20.0.11")])
+    assert str(offered.nth(0)) == "10.20.0.12"
+    assert not offered - IntervalSet.addresses(4, [parse_address("10.20.0.12")])
 
 
 @pytest.mark.parametrize(
