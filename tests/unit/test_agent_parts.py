@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
+from agent import uplink
 from agent.intents import Intents
 from agent.order import Turns
 from allocator.domain import errors
@@ -77,6 +80,20 @@ async def test_an_intent_that_fails_stays_and_the_others_are_carried_out(tmp_pat
     await Intents(tmp_path, release, FakeClock()).replay()
     assert done == ["c"]
     assert names(tmp_path) == ["a.json", "b.json", "d.json"]
+
+
+def test_a_virtual_function_stands_on_the_interface_of_its_physical_function(tmp_path: Path) -> None:
+    (tmp_path / "bus/pci/devices/0000:03:02.1/physfn/net/ens1f0").mkdir(parents=True)
+    assert uplink.physical_function("0000:03:02.1", tmp_path) == "ens1f0"
+
+
+def test_a_device_that_is_no_virtual_function_or_whose_physical_function_is_away_has_no_master(tmp_path: Path) -> None:
+    devices = tmp_path / "bus/pci/devices"
+    (devices / "0000:03:00.0").mkdir(parents=True)
+    (devices / "0000:03:02.1/physfn/net").mkdir(parents=True)
+    for bus, problem in (("0000:03:00.0", "no virtual function"), ("0000:03:02.1", "has no interface")):
+        with pytest.raises(uplink.Unknown, match=problem):
+            uplink.physical_function(bus, tmp_path)
 
 
 def names(folder: Path) -> list[str]:
