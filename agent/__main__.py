@@ -27,7 +27,7 @@ from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
-from allocator.runtime.config import env_str, load_conf
+from allocator.runtime.config import env_int, env_str, load_conf
 from allocator.service import Allocator
 from allocator.world import World
 
@@ -41,6 +41,9 @@ _log = logs.get_logger(__name__)
 
 # A rolling update starts the new agent while the old one still answers; it has 10 s to finish, and a little more.
 LOCK_PATIENCE_S: Final = 30.0
+# What the original sets by default, because its pools are one object each. Ours have no such limit, so that this value
+# stands for none.
+ORIGINALS_LIMIT: Final = 5000
 HEALTH: Final = flags.HostPort("0.0.0.0", 5710)  # noqa: S104 - the kubelet asks
 
 
@@ -54,6 +57,7 @@ class AgentConfig:
     log_level: str
     versions: frozenset[Version]
     static_pods: bool
+    max_per_pool: int | None
     networks: Networks
 
 
@@ -71,6 +75,7 @@ def read_config(  # noqa: PLR0913 - the flags
 ) -> AgentConfig:
     """Assign and release addresses for the pods of one node."""
     conf = load_conf(conf_file)
+    limit = env_int("SPIDERPOOL_IPPOOL_MAX_ALLOCATED_IPS", ORIGINALS_LIMIT, minimum=1)
     return AgentConfig(
         node=node,
         socket=socket or Path(conf.ipam_unix_socket_path),
@@ -80,6 +85,7 @@ def read_config(  # noqa: PLR0913 - the flags
         log_level=log_level,
         versions=_versions(conf),
         static_pods=conf.enable_stateful_set,
+        max_per_pool=None if limit == ORIGINALS_LIMIT else limit,
         networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
     )
 
@@ -108,7 +114,13 @@ async def run(config: AgentConfig) -> None:
             clock=clock,
             rng=rng,
         )
-        allocator = Allocator(world, node=config.node, versions=config.versions, static_pods=config.static_pods)
+        allocator = Allocator(
+            world,
+            node=config.node,
+            versions=config.versions,
+            static_pods=config.static_pods,
+            max_per_pool=config.max_per_pool,
+        )
         caches = (*view.caches, pools.cache, reservations.cache, index)
         recorder = Recorder(client, component="spiderpool-agent", clock=clock)
         work = Work(allocator, view, caches, recorder, Turns())

@@ -1,9 +1,10 @@
 """Choosing and claiming an address of one pool, on one agent.
 
 No agent watches all addresses. This one remembers what it saw taken and walks the pool's usable addresses from a place
-of its own; that an object exists already is how it learns of others. Only after two such misses in a row, or when
-nothing seems free, it lists the pool's objects and starts again from the truth. So a claim costs one write in a pool
-that has room, whatever the pool's size, and the API server alone decides who holds an address (KEP-1880).
+of its own; that an object exists already is how it learns of others, and after such a miss it goes on elsewhere. Only
+after two misses in a row, or when nothing seems free, it lists the pool's objects and starts again from the truth. So a
+claim costs one write in a pool that has room, whatever the pool's size, and the API server alone decides who holds an
+address (KEP-1880).
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from allocator.domain import errors
 from allocator.domain.addresses import IntervalSet, to_address
 from allocator.domain.record import State, claimed, reclaimed
 from allocator.runtime.shared import SharedRead
+from allocator.vacancies import Vacancies
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from allocator.attempts import Attempt
     from allocator.domain.addresses import Address
     from allocator.domain.pool import Edition, Pool
-    from allocator.domain.record import Holder, Record, Slot
+    from allocator.domain.record import Entry, Holder, Record, Slot
     from allocator.ports import Ledger
     from allocator.runtime.clock import Clock
 
@@ -50,8 +51,13 @@ class PoolClaims:
         self._rng = rng
         self._start = int.from_bytes(hashlib.sha256(f"{node}/{pool.name}".encode()).digest()[:8], "big")
         self._next: int | None = None
+        self._usable = IntervalSet(pool.version)
+        # Usable, and neither taken (as far as is known) nor in flight.
+        self._vacancies = Vacancies(self._usable)
         self._taken: set[int] = set()
-        self._cooled: dict[int, Record] = {}
+        self._cooled: set[int] = set()
+        # Since the last list was begun: what this agent took, and what it found taken by others.
+        self._won: set[int] = set()
         self._missed: set[int] = set()
         self._in_flight: set[int] = set()
         self._landed = asyncio.Event()
@@ -68,84 +74,134 @@ class PoolClaims:
 
         errors.Exhausted when a list that was begun after the call, or in the last second, shows none to be had.
         """
+        self._offer(usable)
         claim = _Claim(pool, holder, slot, attempt)
-        if (record := await self._resume(claim, usable)) is not None:
+        if (record := await self._resume(claim)) is not None:
             return record
-        self._refuse_if_just_exhausted(pool.edition)
+        if (why := self.exhausted(pool.edition)) is not None:
+            raise errors.Exhausted(why, remembered=True)
         misses = 0
-        choice = self._walk(usable)
+        choice = self._walk()
         while True:
             if choice is None or misses >= MISSES_BEFORE_LIST:
-                records = await self._listing.after_now()
-                choice, misses = self._jump(usable), 0
+                entries = await self._listing.after_now()
+                choice, misses = self._jump(), 0
                 if choice is None:
-                    record = await self._take_cooling(records, claim, usable)
+                    record = await self._take_cooling(entries, claim)
                     if record is not None:
                         return record
                     continue
-            record = await self._try(choice, self._cooled.pop(choice, None), claim)
+            record = await self._try(choice, claim, cooled=choice in self._cooled)
             if record is not None:
                 return record
             misses += 1
-            choice = self._walk(usable)
+            # Elsewhere: the neighbours of an address that others took are what they take next.
+            choice = self._jump()
+
+    def exhausted(self, edition: Edition) -> str | None:
+        """Why the pool had no free address within the last second, while its text was this one."""
+        if self._exhausted is not None:
+            until, exhausted_edition, why = self._exhausted
+            if self._clock.monotonic() < until and edition == exhausted_edition:
+                return why
+        return None
 
     def forget(self, address: Address) -> None:
         """The address was given back or its claim undone: ask the API server again before refusing a pod."""
         if address.version == self._version and address in self._network:
-            self._taken.discard(int(address))
             self._exhausted = None
+            self._taken.discard(int(address))
+            self._won.discard(int(address))
+            self._give(int(address))
 
-    async def _resume(self, claim: _Claim, usable: IntervalSet) -> Record | None:
+    def _give(self, value: int) -> None:
+        if value not in self._in_flight and to_address(self._version, value) in self._usable:
+            self._vacancies.give(value)
+
+    def _offer(self, usable: IntervalSet) -> None:
+        """The pool's text or the reservations may have changed since the last claim."""
+        if usable != self._usable:
+            self._usable = usable
+            self._exhausted = None
+            self._look_anew()
+
+    def _look_anew(self) -> None:
+        blocked = IntervalSet.of(self._version, ((value, value) for value in self._taken | self._in_flight))
+        self._vacancies = Vacancies(self._usable - blocked)
+
+    async def _resume(self, claim: _Claim) -> Record | None:
         """After a try with an unknown outcome: the same address again.
 
         A write that still is on its way to the API server then meets this one, instead of making a second record.
         """
         address = claim.attempt.address
-        if address is None or address not in usable:
+        if address is None or address not in self._usable:
             return None
         found = await self._ledger.read(address)
         if found is None or found.is_free(self._clock.now()):
-            found = await self._try(int(address), found, claim) or await self._ledger.read(address)
+            record = await self._try(int(address), claim, cooled=found is not None)
+            found = record or await self._ledger.read(address)
         holder = claim.holder
         return found if found is not None and found.is_of(holder.pod_uid, holder.interface) else None
 
-    async def _try(self, value: int, cooled: Record | None, claim: _Claim) -> Record | None:
-        """Claim this very address: create its object, or take over the one whose cooling is over. None: others won."""
+    async def _try(self, value: int, claim: _Claim, *, cooled: bool, even_early: bool = False) -> Record | None:
+        """Claim this very address: create its object, or take over the one that cooled. None: others won."""
         claim.attempt.address = to_address(self._version, value)
         self._in_flight.add(value)
-        try:
-            record = await self._write(claim.attempt.address, cooled, claim)
-        finally:
-            self._in_flight.discard(value)
-            self._landed.set()
-            self._landed = asyncio.Event()
-        self._taken.add(value)
+        self._vacancies.take(value)
         self._next = value + 1
+        try:
+            if cooled:
+                record = await self._take_over(claim.attempt.address, claim, even_early=even_early)
+            else:
+                record = await self._create(claim.attempt.address, claim)
+        except BaseException:
+            # Whether it was written is unknown; who meets it next finds out.
+            self._land(value)
+            self._give(value)
+            raise
+        self._land(value)
+        self._cooled.discard(value)
+        self._taken.add(value)
         if record is None:
             claim.attempt.address = None
             self._missed.add(value)
+        else:
+            self._won.add(value)
         return record
 
-    async def _write(self, address: Address, cooled: Record | None, claim: _Claim) -> Record | None:
+    def _land(self, value: int) -> None:
+        self._in_flight.discard(value)
+        self._landed.set()
+        self._landed = asyncio.Event()
+
+    async def _create(self, address: Address, claim: _Claim) -> Record | None:
+        record = claimed(address, claim.pool.name, claim.holder, claim.slot, self._clock.now())
+        return await self._ledger.create(record)
+
+    async def _take_over(self, address: Address, claim: _Claim, *, even_early: bool) -> Record | None:
         now = self._clock.now()
-        if cooled is None:
-            return await self._ledger.create(claimed(address, claim.pool.name, claim.holder, claim.slot, now))
+        found = await self._ledger.read(address)
+        if found is None:
+            return await self._create(address, claim)
+        if not found.is_free(now) and not (even_early and found.state is State.COOLING):
+            return None
         try:
-            return await self._ledger.replace(reclaimed(cooled, claim.pool.name, claim.holder, claim.slot, now))
+            return await self._ledger.replace(reclaimed(found, claim.pool.name, claim.holder, claim.slot, now))
         except errors.Conflict:
             return None
 
-    async def _take_cooling(self, records: Sequence[Record], claim: _Claim, usable: IntervalSet) -> Record | None:
+    async def _take_cooling(self, entries: Sequence[Entry], claim: _Claim) -> Record | None:
         """The address that has cooled longest, now that a list shows no other (invariant I9).
 
         None when it is worth another look: others took those that cooled, or a claim of this agent was still after
         the last address. errors.Exhausted when there is nothing to wait for.
         """
         now = self._clock.now()
-        cooling = [each for each in records if each.state is State.COOLING and each.address in usable]
-        for old in sorted(cooling, key=lambda record: record.until or now):
+        cooling = [each for each in entries if each.state is State.COOLING and each.address in self._usable]
+        for old in sorted(cooling, key=lambda entry: entry.until or now):
             if int(old.address) not in self._in_flight:
-                record = await self._try(int(old.address), old, claim)
+                record = await self._try(int(old.address), claim, cooled=True, even_early=True)
                 if record is not None:
                     return record
         if self._in_flight:
@@ -153,50 +209,40 @@ class PoolClaims:
             return None
         if cooling:
             return None
-        why = f"{self._pool}: no free address, {_census(records, usable, self._pool)}"
+        why = f"{self._pool}: no free address, {_census(entries, self._usable, self._pool)}"
         self._exhausted = (self._clock.monotonic() + EXHAUSTED_S, claim.pool.edition, why)
         raise errors.Exhausted(why)
 
-    def _refuse_if_just_exhausted(self, edition: Edition) -> None:
-        if self._exhausted is not None:
-            until, exhausted_edition, why = self._exhausted
-            if self._clock.monotonic() < until and edition == exhausted_edition:
-                raise errors.Exhausted(why, remembered=True)
+    def _walk(self) -> int | None:
+        """The next address, from where the last claim began, that this agent does not know to be taken."""
+        if self._next is None and self._usable:
+            self._next = int(self._usable.nth(self._start % self._usable.size))
+        return None if self._next is None else self._vacancies.next_from(self._next)
 
-    def _walk(self, usable: IntervalSet) -> int | None:
-        """The next address, from where the last claim ended, that this agent does not know to be taken."""
-        if not usable:
-            return None
-        start = self._next if self._next is not None else int(usable.nth(self._start % usable.size))
-        after = [(max(first, start), last) for first, last in usable.spans if last >= start]
-        before = [(first, min(last, start - 1)) for first, last in usable.spans if first < start]
-        for first, last in (*after, *before):
-            for value in range(first, last + 1):
-                if value not in self._taken and value not in self._in_flight:
-                    return value
-        return None
+    def _jump(self) -> int | None:
+        """A random one, so that agents which all just listed do not meet at the first."""
+        size = self._vacancies.size
+        return self._vacancies.nth(self._rng.randrange(size)) if size else None
 
-    def _jump(self, usable: IntervalSet) -> int | None:
-        """A random address among the free ones, so that agents which all just listed do not meet at the first."""
-        blocked = IntervalSet.of(usable.version, ((value, value) for value in self._taken | self._in_flight))
-        free = usable - blocked
-        return int(free.nth(self._rng.randrange(free.size))) if free else None
-
-    async def _list(self) -> Sequence[Record]:
-        """List who holds addresses of the pool, and begin the memory anew from that."""
+    async def _list(self) -> Sequence[Entry]:
+        """List the pool's records, and begin the memory anew from that."""
         wait = self._listed_at + LIST_SPACING_S - self._clock.monotonic()
         if wait > 0:
             await self._clock.sleep(wait)
         self._listed_at = self._clock.monotonic()
-        missed, self._missed = self._missed, set()
-        records = list(await self._ledger.in_pool(self._pool))
-        if self._is_shared or await self._any_stranger(missed - {int(record.address) for record in records}):
+        missed, self._missed, self._won = self._missed, set(), set()
+        entries = list(await self._ledger.in_pool(self._pool))
+        if self._is_shared or await self._any_stranger(missed - {int(entry.address) for entry in entries}):
             everything = await self._ledger.everything()
             strangers = [each for each in everything if each.pool != self._pool and each.address in self._network]
             self._is_shared = bool(strangers)
-            records += strangers
-        self._taken, self._cooled = _sorted(records, self._clock.now())
-        return records
+            entries += strangers
+        now = self._clock.now()
+        self._cooled = {int(entry.address) for entry in entries if entry.is_free(now)}
+        # The list may be older than what was won meanwhile.
+        self._taken = {int(entry.address) for entry in entries} - self._cooled | self._won
+        self._look_anew()
+        return entries
 
     async def _any_stranger(self, values: set[int]) -> bool:
         """Whether an address that others took, but not through this pool, is still theirs."""
@@ -233,6 +279,10 @@ class Memories:
             self._claims[uid] = PoolClaims(pool, node=self._node, ledger=self._ledger, clock=self._clock, rng=self._rng)
         return self._claims[uid]
 
+    def exhausted(self, pools: Sequence[Pool]) -> bool:
+        """Whether each of the pools was found without a free address within the last second."""
+        return all(self.of(pool).exhausted(pool.edition) is not None for pool in pools)
+
     def forget(self, address: Address) -> None:
         for claims in self._claims.values():
             claims.forget(address)
@@ -244,23 +294,12 @@ class Memories:
             self._claims = {uid: claims for uid, claims in self._claims.items() if uid in uids}
 
 
-def _sorted(records: Sequence[Record], now: datetime) -> tuple[set[int], dict[int, Record]]:
-    taken: set[int] = set()
-    cooled: dict[int, Record] = {}
-    for record in records:
-        if record.is_free(now):
-            cooled[int(record.address)] = record
-        else:
-            taken.add(int(record.address))
-    return taken, cooled
-
-
-def _census(records: Sequence[Record], usable: IntervalSet, pool: str) -> str:
+def _census(entries: Sequence[Entry], usable: IntervalSet, pool: str) -> str:
     """What has become of the usable addresses, for the refusal: by state, and by pool where it is another."""
     counts: dict[str, int] = {}
-    for record in records:
-        if record.address in usable:
-            what = record.state.value if record.pool == pool else f"through pool {record.pool}"
+    for entry in entries:
+        if entry.address in usable:
+            what = entry.state.value if entry.pool == pool else f"through pool {entry.pool}"
             counts[what] = counts.get(what, 0) + 1
     shares = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     return f"{usable.size} usable ({shares})" if shares else f"{usable.size} usable"

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from allocator.runtime.shared import SharedRead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from allocator.domain.pool import Edition, Pool, Reservation
+    from allocator.domain.basis import Basis
+    from allocator.domain.pool import Edition
     from allocator.ports import Pools, Reservations
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """The pools and reservations that a plan is made from."""
-
-    pools: Mapping[str, Pool]
-    reservations: Sequence[Reservation]
 
 
 class Confirmation:

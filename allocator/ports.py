@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from allocator.domain.candidates import Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
-    from allocator.domain.record import Record, Slot
+    from allocator.domain.record import Entry, Record, Slot
     from allocator.domain.request import Owner, Pod
 
 
@@ -33,10 +33,10 @@ class Ledger(Protocol):
     async def read(self, address: Address) -> Record | None:
         """The object as the API server has it now."""
 
-    async def in_pool(self, pool: str) -> Sequence[Record]:
+    async def in_pool(self, pool: str) -> Sequence[Entry]:
         """Every record of a pool, complete, as of a moment after the call."""
 
-    async def everything(self) -> Sequence[Record]:
+    async def everything(self) -> Sequence[Entry]:
         """Every record there is, complete, as of a moment after the call; for the rare case of pools that overlap."""
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
@@ -51,7 +51,7 @@ class Ledger(Protocol):
 
 class Pools(Protocol):
     async def current(self) -> Mapping[str, Pool]:
-        """All pools by name, as the watch last showed them."""
+        """All pools by name, as the watch last showed them; another mapping when one has changed."""
 
     async def edition(self, name: str) -> Edition | None:
         """Which text of the pool is in force, read live after the call; None when there is no such pool."""
@@ -61,7 +61,8 @@ class Pools(Protocol):
 
 
 class Reservations(Protocol):
-    def current(self) -> Sequence[Reservation]: ...
+    def current(self) -> Sequence[Reservation]:
+        """All of them, as the watch last showed them; another sequence when one has changed."""
 
     async def editions(self) -> frozenset[tuple[str, Edition]]:
         """Name and edition of every reservation, read live after the call."""

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from allocator.attempts import Attempts
 from allocator.claiming import Memories
-from allocator.confirming import Basis, Confirmation
+from allocator.confirming import Confirmation
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
+from allocator.domain.basis import Basis
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
-from allocator.domain.planning import Move, Plan, Snapshot, Want, holder_of, plan
-from allocator.domain.pool import reserved_of
+from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.record import Record, State
 from allocator.releasing import Releasing
 from allocator.runtime.backoff import delays
 from allocator.runtime.logs import get_logger
-from allocator.runtime.tasks import both
+from allocator.runtime.tasks import both, settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -43,14 +43,24 @@ class Allocator:
     """The service behind the agent's API. One call per pod UID at a time: the agent sees to the order.
 
     `versions` are the families that the cluster has switched on; `static_pods`, whether members of StatefulSets keep
-    their addresses.
+    their addresses; `max_per_pool` is the number of addresses of a pool that are handed out at most (None: all).
     """
 
-    def __init__(self, world: World, *, node: str, versions: frozenset[Version], static_pods: bool = True) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        node: str,
+        versions: frozenset[Version],
+        static_pods: bool = True,
+        max_per_pool: int | None = None,
+    ) -> None:
         self._world = world
         self._node = node
         self._versions = versions
         self._static_pods = static_pods
+        self._max_per_pool = max_per_pool
+        self._basis = Basis({}, ())
         self._memories = Memories(node=node, ledger=world.ledger, clock=world.clock, rng=world.rng)
         self._attempts = Attempts()
         self._confirmation = Confirmation(world.pools, world.reservations)
@@ -86,10 +96,10 @@ class Allocator:
 
     async def _allocate_once(self, request: AddRequest) -> tuple[Assigned, ...]:
         pod = await self._living_pod(request)
-        await self._undo_unanswered(pod, request.interface.name)
+        await self._undo_unanswered(pod)
         basis, decided, pod = await self._planned_well(request, pod)
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
-        claims = await self._claim_all(request, pod, decided, basis)
+        claims = await self._claim_all(pod, decided.wants, basis)
         try:
             answer = self._answer((*decided.kept, *moved, *claims), basis, decided)
             changed, _ = await both(
@@ -103,7 +113,7 @@ class Allocator:
                 await self._undo(claims)
                 await self._mend_endpoint(pod)
             raise
-        self._attempts.over(pod.uid, request.interface.name)
+        self._attempts.over(pod.uid)
         await self._drop(decided.drops)
         return answer
 
@@ -140,8 +150,7 @@ class Allocator:
             return await self._planned(request, pod)
 
     async def _planned(self, request: AddRequest, pod: Pod) -> tuple[Basis, Plan, Pod]:
-        basis = Basis(await self._world.pools.current(), self._world.reservations.current())
-        self._memories.keep_only(basis.pools)
+        basis = await self._present_basis()
         around = await self._world.view.surroundings(pod)
         if self._static_pods and pod.slot is not None:
             # In this order: that the API server shows the pod after its slot's records were read is the proof that
@@ -153,33 +162,44 @@ class Allocator:
         seen = Snapshot(
             pod=pod,
             around=around,
-            pools=basis.pools,
+            basis=basis,
             records=tuple(records),
             versions=self._versions,
             now=self._world.clock.now(),
         )
         return basis, plan(request, seen), pod
 
-    async def _claim_all(self, request: AddRequest, pod: Pod, decided: Plan, basis: Basis) -> list[Record]:
+    async def _present_basis(self) -> Basis:
+        pools, reservations = await self._world.pools.current(), self._world.reservations.current()
+        if not self._basis.is_of(pools, reservations):
+            self._basis = Basis(pools, reservations, limit=self._max_per_pool)
+            self._memories.keep_only(pools)
+        return self._basis
+
+    async def _claim_all(self, pod: Pod, wants: Sequence[Want], basis: Basis) -> list[Record]:
         """One address for each want, all or nothing (invariant I11)."""
+        hopeless = [want for want in wants if self._memories.exhausted(want.pools)]
+        others = [want for want in wants if want not in hopeless]
         claims: list[Record] = []
-        try:
-            for want in decided.wants:
-                claims.append(await self._claim(want, request, pod, basis))  # noqa: PERF401 - undone one by one
-        except (errors.IpamError, errors.Conflict):
-            await self._undo(claims)
-            raise
+        # Those that are known to fail go first: the others then need not be claimed and undone.
+        for group in (hopeless, others):
+            jobs = [self._claim(want, pod, basis) for want in group]
+            outcomes = await settled(jobs, errors.IpamError, errors.Conflict)
+            claims += [each for each in outcomes if isinstance(each, Record)]
+            for refusal in outcomes:
+                if not isinstance(refusal, Record):
+                    await self._undo(claims)
+                    raise refusal
         return claims
 
-    async def _claim(self, want: Want, request: AddRequest, pod: Pod, basis: Basis) -> Record:
-        reserved = reserved_of(want.version, basis.reservations)
-        holder = holder_of(request, pod)
+    async def _claim(self, want: Want, pod: Pod, basis: Basis) -> Record:
+        holder = want.holder
         slot = pod.slot if self._static_pods else None
         attempt = self._attempts.begin(pod.uid, holder.interface, want.version)
         exhausted: list[errors.Exhausted] = []
         for pool in want.pools:
             try:
-                return await self._memories.of(pool).claim(pool, pool.usable(reserved), holder, slot, attempt)
+                return await self._memories.of(pool).claim(pool, basis.usable(pool), holder, slot, attempt)
             except errors.Exhausted as refusal:
                 exhausted.append(refusal)
         fresh = [pool.name for pool, each in zip(want.pools, exhausted, strict=True) if not each.remembered]
@@ -192,7 +212,11 @@ class Allocator:
         )
 
     def _answer(self, held: Sequence[Record], basis: Basis, decided: Plan) -> tuple[Assigned, ...]:
-        found = [assigned(record, basis.pools, clean_gateway=decided.clean_gateway) for record in held]
+        clean = decided.clean_gateway
+        found = [
+            assigned(record, basis.pools, clean_gateway=clean[record.holder.interface] if record.holder else None)
+            for record in held
+        ]
         if missing := [record for record, each in zip(held, found, strict=True) if each is None]:
             address, pool = missing[0].address, missing[0].pool
             raise errors.Unavailable(
@@ -218,16 +242,16 @@ class Allocator:
         except errors.IpamError as error:
             _log.warning("endpoint_not_mended", pod=f"{pod.namespace}/{pod.name}", why=str(error))
 
-    async def _undo_unanswered(self, pod: Pod, interface: str) -> None:
+    async def _undo_unanswered(self, pod: Pod) -> None:
         """Give back what an earlier call claimed and could not answer: it was never confirmed, and nobody uses it.
 
         errors.Unavailable or Conflict when that cannot be done now; then nothing else may be claimed either.
         """
-        for attempt in self._attempts.open(pod.uid, interface):
+        for attempt in self._attempts.open(pod.uid):
             if attempt.address is None:
                 continue
             record = await self._world.ledger.read(attempt.address)
-            if record is not None and record.is_of(pod.uid, interface):
+            if record is not None and record.is_of(pod.uid, attempt.interface):
                 await self._world.ledger.delete(record)
                 self._memories.forget(record.address)
                 attempt.address = None

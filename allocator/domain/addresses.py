@@ -196,6 +196,13 @@ class IntervalSet:
             rest -= last - first + 1
         raise IndexError(f"{index} of {self.size} addresses")
 
+    def head(self, count: int) -> IntervalSet:
+        """The first `count` addresses in ascending order, or all when there are not so many."""
+        if count >= self.size:
+            return self
+        last = int(self.nth(count - 1)) if count > 0 else -1
+        return IntervalSet(self.version, tuple((first, min(end, last)) for first, end in self.spans if first <= last))
+
     def texts(self) -> list[str]:
         """The canonical items, as they are stored in `spec.ips`."""
         return [span_text(self.version, span) for span in self.spans]

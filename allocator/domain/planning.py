@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from allocator.domain import errors
-from allocator.domain.addresses import IntervalSet, version_of
+from allocator.domain.addresses import version_of
 from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
 from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Version
     from allocator.domain.annotations import PoolNames
+    from allocator.domain.basis import Basis
     from allocator.domain.candidates import Refusal, Surroundings
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
@@ -35,8 +36,9 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """One address of a family, from the first of the pools that has one."""
+    """One address of a family for an interface, from the first of the pools that has one."""
 
+    holder: Holder
     version: Version
     pools: tuple[Pool, ...]
     refusals: tuple[Refusal, ...]
@@ -44,69 +46,106 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """`clean_gateway` by interface, for each that the plan covers."""
+
     kept: tuple[Record, ...]
     moves: tuple[Move, ...]
     wants: tuple[Want, ...]
     drops: tuple[Move, ...]
-    clean_gateway: bool
+    clean_gateway: Mapping[str, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the plan is made from. `records`: those of the pod's UID; of a static pod all under its name, read before
-    the pod was.
+    """What the plan is made from. `records`: those of the pod's UID; of a static pod all of its slot, read before the
+    pod was.
     """
 
     pod: Pod
     around: Surroundings
-    pools: Mapping[str, Pool]
+    basis: Basis
     records: tuple[Record, ...]
     versions: frozenset[Version]
     now: datetime
 
 
-def holder_of(request: AddRequest, pod: Pod) -> Holder:
-    return Holder(
-        namespace=pod.namespace,
-        pod=pod.name,
-        pod_uid=pod.uid,
-        interface=request.interface.name,
-        node=pod.node,
-        container_id=request.interface.container_id,
-    )
-
-
 def plan(request: AddRequest, seen: Snapshot) -> Plan:
-    """What to do so that the interface has one address of each family that is asked for (invariant I4).
+    """What to do so that each interface has one address of each family that is asked for (invariant I4).
 
-    errors.PodGone when the pod is not alive, errors.Invalid for a malformed annotation, errors.NoPool when a family has
-    no pool that serves the pod.
+    The first ADD of a pod covers every interface that its annotation `ippools` lists, so that the pod gets all of them
+    or none; an interface that has its address already does not wait for the others. errors.PodGone when the pod is not
+    alive, errors.Invalid for a malformed annotation, errors.NoPool when a family has no pool that serves the pod.
     """
     if not seen.pod.alive:
         raise errors.PodGone(f"pod {seen.pod.namespace}/{seen.pod.name} is ending: no address is given to it any more")
-    holder = holder_of(request, seen.pod)
-    mine = [record for record in seen.records if record.is_of(holder.pod_uid, holder.interface)]
+    asking = request.interface.name
+    holds_one = any(record.is_of(seen.pod.uid, asking) for record in seen.records)
+    plans = [
+        _plan_for(interface, names, request, seen)
+        for interface, names in _covered(request, seen, holds_one=holds_one).items()
+    ]
+    return Plan(
+        kept=tuple(record for each in plans for record in each.kept),
+        moves=tuple(move for each in plans for move in each.moves),
+        wants=tuple(want for each in plans for want in each.wants),
+        drops=tuple(move for each in plans for move in each.drops),
+        clean_gateway={interface: clean for each in plans for interface, clean in each.clean_gateway.items()},
+    )
+
+
+def _covered(request: AddRequest, seen: Snapshot, *, holds_one: bool) -> Mapping[str, PoolNames | None]:
+    """The pools asked for, by interface. A pod that has its address keeps it, even when what it asks for has since
+    become wrong (None).
+    """
+    asking = request.interface.name
+    try:
+        names = {each.interface: each for each in listed(request, seen.pod, seen.around, seen.basis.pools)}
+    except (errors.Invalid, errors.NoPool):
+        if holds_one:
+            return {asking: None}
+        raise
+    # What the other interfaces stand on is not known before they ask.
+    return {asking: names[asking]} if holds_one or request.match_master_subnet else names
+
+
+def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen: Snapshot) -> Plan:
+    holder = _holder_of(request, seen.pod, interface)
+    mine = [record for record in seen.records if record.is_of(holder.pod_uid, interface)]
     waiting = [
         record
         for record in seen.records
         if record not in mine and version_of(record.address) in seen.versions
-        if _waits_for(record, seen.pod, holder)
+        if _waits_for(record, seen.pod, interface)
     ]
     kept, doubles = _one_of_each_family(mine)
-    names = _names(request, seen, kept)
     heirs, outdated = _heirs(waiting, names, kept)
-    moves = [Move(record, rebound(record, holder)) for record in kept.values() if record.holder != holder]
+    # Another interface's record follows the new sandbox when that interface asks.
+    rebinds = [record for record in kept.values() if record.holder != holder and interface == request.interface.name]
+    moves = [Move(record, rebound(record, holder)) for record in rebinds]
     moves += [Move(record, taken_over(record, holder, seen.now)) for record in heirs.values()]
     return Plan(
-        kept=tuple(record for record in kept.values() if record.holder == holder),
+        kept=tuple(record for record in kept.values() if record not in rebinds),
         moves=tuple(moves),
-        wants=_wants(names, request, seen, have={*kept, *heirs}),
+        wants=_wants(names, holder, seen, have={*kept, *heirs}),
         drops=tuple(Move(record, released(record, seen.now)) for record in (*doubles, *outdated)),
-        clean_gateway=names.clean_gateway if names else request.clean_gateway,
+        clean_gateway={interface: names.clean_gateway if names else request.clean_gateway},
     )
 
 
-def _waits_for(record: Record, pod: Pod, holder: Holder) -> bool:
+def _holder_of(request: AddRequest, pod: Pod, interface: str) -> Holder:
+    return Holder(
+        namespace=pod.namespace,
+        pod=pod.name,
+        pod_uid=pod.uid,
+        interface=interface,
+        node=pod.node,
+        container_id=request.interface.container_id,
+        # Of the other interfaces' networks nothing is known before they ask.
+        network=request.network if interface == request.interface.name else "",
+    )
+
+
+def _waits_for(record: Record, pod: Pod, interface: str) -> bool:
     """Whether the record stands for this slot and interface, and its last holder is proven gone.
 
     A name belongs to one pod at a time. The records were read before the pod: whoever held one of them then was there
@@ -118,7 +157,7 @@ def _waits_for(record: Record, pod: Pod, holder: Holder) -> bool:
         and record.slot == pod.slot
         and record.state in (State.HELD, State.RETAINED)
         and record.holder is not None
-        and record.holder.interface == holder.interface
+        and record.holder.interface == interface
     )
 
 
@@ -132,17 +171,6 @@ def _one_of_each_family(records: list[Record]) -> tuple[dict[Version, Record], l
         else:
             kept[version_of(record.address)] = record
     return kept, doubles
-
-
-def _names(request: AddRequest, seen: Snapshot, kept: Mapping[Version, Record]) -> PoolNames | None:
-    """The pools asked for. A pod that has its address keeps it, even when what it asks for has since become wrong."""
-    try:
-        names = listed(request, seen.pod, seen.around, seen.pools)
-    except (errors.Invalid, errors.NoPool):
-        if kept:
-            return None
-        raise
-    return next(each for each in names if each.interface == request.interface.name)
 
 
 def _heirs(
@@ -161,25 +189,27 @@ def _heirs(
     return heirs, outdated
 
 
-def _usable(pool: Pool) -> IntervalSet:
-    return pool.usable(IntervalSet(pool.version))
-
-
-def _wants(names: PoolNames | None, request: AddRequest, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
+def _wants(names: PoolNames | None, holder: Holder, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
     if names is None:
         return ()
     wants = []
     for version, listed_names in sorted(names.by_version.items()):
         if version in have or version not in seen.versions:
             continue
-        subject = Subject(seen.pod, request.interface.name, version)
-        pools, refusals = sift(listed_names, seen.pools, subject, seen.around, usable=_usable)
+        subject = Subject(seen.pod, holder.interface, version)
+        pools, refusals = sift(listed_names, seen.basis.pools, subject, seen.around, usable=seen.basis.usable)
         if not pools:
-            whys = "; ".join(str(refusal) for refusal in refusals)
-            doubtful = tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)
-            raise errors.NoPool(f"no IPv{version} pool of the {names.source} serves this pod: {whys}", doubtful)
-        wants.append(Want(version, pools, refusals))
+            raise _no_pool(version, names, refusals)
+        wants.append(Want(holder, version, pools, refusals))
     if not wants and not have:
         families = ", ".join(f"IPv{version}" for version in sorted(names.by_version))
         raise errors.NoPool(f"the {names.source} lists pools for {families} only, which this cluster has switched off")
     return tuple(wants)
+
+
+def _no_pool(version: Version, names: PoolNames, refusals: tuple[Refusal, ...]) -> errors.NoPool:
+    whys = "; ".join(str(refusal) for refusal in refusals)
+    doubtful = tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)
+    return errors.NoPool(
+        f"no IPv{version} pool of the {names.source} serves {names.interface} of this pod: {whys}", doubtful
+    )

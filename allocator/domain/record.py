@@ -1,8 +1,8 @@
 """SpiderIPAddress as a value: who holds an address, its states, and the only moves between them.
 
     claim ──> Held ── retain ──> Retained ── takeover ──> Held
-               │ └ rebind ┘          │
-            release               release
+               │ └ rebind,           │
+            release  share, part  release
                v                     v
             Cooling (until reuse is allowed) ── claim once expired ──> Held, or deleted by the controller
 
@@ -48,7 +48,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """The place in a workload that outlives its pods: an ordinal of a StatefulSet."""
+    """The place in a workload that outlives its pods: an ordinal of a StatefulSet, a virtual machine."""
 
     api_version: str
     kind: str
@@ -57,36 +57,55 @@ class Slot:
     ordinal: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a list of a pool's records tells of one: enough to choose an address, not enough to write it."""
+
+    address: Address
+    pool: str
+    state: State
+    until: datetime | None = None
+
+    def is_free(self, now: datetime) -> bool:
+        """Whether the address may be claimed by anyone: cooling, and the delay is over."""
+        return self.state is State.COOLING and (self.until is None or self.until <= now)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """`uid` and `resource_version` are empty until the API server has given them."""
+    """`peer` has the address beside the holder while a virtual machine migrates: it is the one who asked earlier.
+
+    `uid` and `resource_version` are empty until the API server has given them.
+    """
 
     address: Address
     pool: str
     state: State
     holder: Holder | None
+    peer: Holder | None = None
     slot: Slot | None = None
     since: datetime
     until: datetime | None = None
     uid: str = ""
     resource_version: str = ""
 
+    @property
+    def parties(self) -> tuple[Holder, ...]:
+        """Whose pods must all be gone before the address may go to anybody else."""
+        return tuple(party for party in (self.holder, self.peer) if party is not None)
+
     def is_of(self, pod_uid: str, interface: str) -> bool:
         """Whether the pod's interface holds the address now."""
         holder = self.holder
-        return (
-            self.state is State.HELD
-            and holder is not None
-            and (holder.pod_uid, holder.interface)
-            == (
-                pod_uid,
-                interface,
-            )
-        )
+        is_holder = holder is not None and (holder.pod_uid, holder.interface) == (pod_uid, interface)
+        return self.state is State.HELD and is_holder
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.address, self.pool, self.state, self.until)
 
     def is_free(self, now: datetime) -> bool:
-        """Whether the address may be claimed by anyone: cooling, and the delay is over."""
-        return self.state is State.COOLING and (self.until is None or self.until <= now)
+        return self.entry.is_free(now)
 
 
 def claimed(address: Address, pool: str, holder: Holder, slot: Slot | None, now: datetime) -> Record:
@@ -105,14 +124,24 @@ def rebound(held: Record, holder: Holder) -> Record:
 
 def taken_over(record: Record, holder: Holder, now: datetime) -> Record:
     """The successor in the same slot takes the address of a pod that is proven gone."""
-    return replace(record, state=State.HELD, holder=holder, since=now, until=None)
+    return replace(record, state=State.HELD, holder=holder, peer=None, since=now, until=None)
+
+
+def shared(record: Record, holder: Holder, peer: Holder, now: datetime) -> Record:
+    """A virtual machine migrates: who asks becomes the holder, and the other one goes on with the address."""
+    return replace(record, state=State.HELD, holder=holder, peer=peer, since=now, until=None)
+
+
+def parted(held: Record, stays: Holder, now: datetime) -> Record:
+    """One of two is gone: the other one has the address alone."""
+    return replace(held, holder=stays, peer=None, since=now)
 
 
 def retained(held: Record, now: datetime) -> Record:
     """The pod is gone, its slot still stands: the address waits for the successor."""
-    return replace(held, state=State.RETAINED, since=now)
+    return replace(held, state=State.RETAINED, peer=None, since=now)
 
 
 def released(record: Record, now: datetime, reuse_delay: timedelta = REUSE_DELAY) -> Record:
     """The address goes back; it is not handed out before `reuse_delay` is over, so that ARP caches forget it."""
-    return replace(record, state=State.COOLING, since=now, until=now + reuse_delay)
+    return replace(record, state=State.COOLING, peer=None, since=now, until=now + reuse_delay)

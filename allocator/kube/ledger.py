@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from allocator.domain.addresses import Address
-    from allocator.domain.record import Record
+    from allocator.domain.record import Entry, Record
     from allocator.kube.cache import Cache
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
@@ -99,11 +99,11 @@ class KubeLedger:
         raw = await self._read(address)
         return None if raw is None else decode_record(raw)
 
-    async def in_pool(self, pool: str) -> Sequence[Record]:
-        return await self._list(f"spec.pool={pool}")
+    async def in_pool(self, pool: str) -> Sequence[Entry]:
+        return [record.entry for record in await self._list(f"spec.pool={pool}")]
 
-    async def everything(self) -> Sequence[Record]:
-        return await self._list("")
+    async def everything(self) -> Sequence[Entry]:
+        return [record.entry for record in await self._list("")]
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")

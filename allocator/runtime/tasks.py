@@ -1,4 +1,4 @@
-"""Two things at once, without losing an error or a task."""
+"""Several things at once, without losing an error or a task."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
 A = TypeVar("A")
 B = TypeVar("B")
+E = TypeVar("E", bound=Exception)
 
 
 async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
@@ -20,6 +21,23 @@ async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) ->
     except BaseExceptionGroup as failures:
         raise _leaf(failures) from None
     return one.result(), two.result()
+
+
+async def settled(jobs: Sequence[Coroutine[Any, Any, A]], *expected: type[E]) -> list[A | E]:
+    """Run all to their ends; the errors of the expected classes are among the results. Any other cancels the rest."""
+
+    async def settle(job: Coroutine[Any, Any, A]) -> A | E:
+        try:
+            return await job
+        except expected as error:
+            return error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(settle(job)) for job in jobs]
+    except BaseExceptionGroup as failures:
+        raise _leaf(failures) from None
+    return [task.result() for task in tasks]
 
 
 def _leaf(error: BaseException) -> BaseException:

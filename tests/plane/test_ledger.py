@@ -110,11 +110,11 @@ async def test_records_are_found_by_pool_by_name_by_uid_and_all_together(ledger:
     second = await ledger.create(fresh("10.20.0.11", pool="b", holder=other))
     assert first is not None
     assert second is not None
-    assert list(await ledger.in_pool("a")) == [first]
+    assert list(await ledger.in_pool("a")) == [first.entry]
     assert list(await ledger.of_pod("shop", "cart-2")) == [second]
     assert list(ledger.own("u1")) == [first]
     assert list(ledger.of_container("c1")) == [first, second]
-    assert {record.address for record in await ledger.everything()} == {first.address, second.address}
+    assert set(await ledger.everything()) == {first.entry, second.entry}
 
 
 class LosesAnswers:

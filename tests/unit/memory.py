@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
-    from allocator.domain.record import Record, Slot
+    from allocator.domain.record import Entry, Record, Slot
     from allocator.domain.request import Pod
 
 
@@ -57,14 +57,14 @@ class MemoryLedger:
         await self._under_way()
         return self.records.get(address)
 
-    async def in_pool(self, pool: str) -> Sequence[Record]:
+    async def in_pool(self, pool: str) -> Sequence[Entry]:
         self.lists += 1
         await self._under_way()
-        return [record for record in self.records.values() if record.pool == pool]
+        return [record.entry for record in self.records.values() if record.pool == pool]
 
-    async def everything(self) -> Sequence[Record]:
+    async def everything(self) -> Sequence[Entry]:
         await self._under_way()
-        return list(self.records.values())
+        return [record.entry for record in self.records.values()]
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return [
@@ -188,7 +188,9 @@ class MemoryWorld:
     view: MemoryView = field(default_factory=MemoryView)
     clock: FakeClock = field(default_factory=lambda: FakeClock(auto=True))
 
-    def allocator(self, node: str = "n1", versions: frozenset[Version] = frozenset({4, 6})) -> Allocator:
+    def allocator(
+        self, node: str = "n1", versions: frozenset[Version] = frozenset({4, 6}), max_per_pool: int | None = None
+    ) -> Allocator:
         world = World(
             ledger=self.ledger,
             pools=self.pools,
@@ -198,4 +200,4 @@ class MemoryWorld:
             clock=self.clock,
             rng=random.Random(7),  # noqa: S311 - the same choices in every run
         )
-        return Allocator(world, node=node, versions=versions)
+        return Allocator(world, node=node, versions=versions, max_per_pool=max_per_pool)

@@ -7,6 +7,7 @@ import pytest
 
 from allocator.domain import errors
 from allocator.domain.addresses import Version
+from allocator.domain.basis import Basis
 from allocator.domain.candidates import Surroundings
 from allocator.domain.planning import Plan, Snapshot, plan
 from allocator.domain.pool import Edition, Pool
@@ -36,7 +37,7 @@ def planned(
     seen = Snapshot(
         pod=pod,
         around=around,
-        pools={pool.name: pool for pool in pools},
+        basis=Basis({pool.name: pool for pool in pools}, ()),
         records=records,
         versions=versions,
         now=values.NOON + timedelta(minutes=1),
@@ -120,7 +121,9 @@ def test_a_pool_that_does_not_serve_the_pod_is_named_with_the_reason(changed: di
     refusing = replace(A, **changed)  # type: ignore[arg-type]
     with pytest.raises(errors.NoPool) as refusal:
         planned(asks(values.pod(), '{"ipv4": ["a"]}'), refusing)
-    assert str(refusal.value).startswith("no IPv4 pool of the annotation ipam.spidernet.io/ippool serves this pod: a: ")
+    assert str(refusal.value).startswith(
+        "no IPv4 pool of the annotation ipam.spidernet.io/ippool serves eth0 of this pod: a: "
+    )
     assert why in str(refusal.value)
 
 

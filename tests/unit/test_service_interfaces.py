@@ -1,0 +1,183 @@
+"""Several interfaces of a pod: one ADD claims for all that `ippools` lists, each later ADD finds its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from allocator.domain import errors
+from allocator.domain.record import State
+from tests.unit import values
+from tests.unit.memory import MemoryWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from allocator.domain.endpoint import Assigned
+    from allocator.domain.pool import Edition
+    from allocator.domain.record import Record
+    from allocator.domain.request import Pod
+
+TWO: Sequence[Mapping[str, object]] = [
+    {"interface": "eth0", "ipv4": ["a"]},
+    {"interface": "net1", "ipv4": ["b"], "cleangateway": True},
+]
+
+
+@pytest.fixture
+def world() -> MemoryWorld:
+    made = MemoryWorld()
+    made.pools.put(
+        values.pool("a", "10.20.0.10-10.20.0.12"),
+        values.pool("b", "10.30.0.10-10.30.0.12", "10.30.0.0/24"),
+        values.pool("six", "fd00::10-fd00::12", "fd00::/64"),
+        values.pool("full", "10.40.0.10", "10.40.0.0/24"),
+    )
+    return made
+
+
+def arrives(world: MemoryWorld, ippools: Sequence[Mapping[str, object]], pod: Pod | None = None) -> Pod:
+    annotated = replace(pod or values.pod(), annotations={"ipam.spidernet.io/ippools": json.dumps(ippools)})
+    world.view.put(annotated)
+    return annotated
+
+
+async def fill(world: MemoryWorld) -> None:
+    other = replace(values.pod("other", "other"), annotations={"ipam.spidernet.io/ippool": '{"ipv4": ["full"]}'})
+    world.view.put(other)
+    await world.allocator().allocate(values.request(other))
+
+
+def given(assigned: Sequence[Assigned]) -> list[tuple[str, str]]:
+    return [(each.interface, each.pool) for each in assigned]
+
+
+def held(world: MemoryWorld, pod: Pod) -> set[tuple[str, str]]:
+    return {
+        (record.holder.interface, record.pool)
+        for record in world.ledger.records.values()
+        if record.holder is not None and record.holder.pod_uid == pod.uid and record.state is State.HELD
+    }
+
+
+async def test_the_first_add_answers_for_every_interface_that_is_listed(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    answer = await world.allocator().allocate(values.request(pod))
+    assert given(answer) == [("eth0", "a"), ("net1", "b")]
+    assert [each.clean_gateway for each in answer] == [False, True]
+    assert given(world.endpoints.written["shop", "cart-1"].assigned) == [("eth0", "a"), ("net1", "b")]
+
+
+async def test_a_later_add_finds_what_the_first_one_claimed_for_it(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    allocator = world.allocator()
+    first = await allocator.allocate(values.request(pod))
+    later = await allocator.allocate(values.request(pod, interface="net1"))
+    assert [each.address for each in later] == [each.address for each in first if each.interface == "net1"]
+    assert len(world.ledger.records) == 2
+
+
+async def test_the_order_of_the_adds_does_not_matter(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    allocator = world.allocator()
+    await allocator.allocate(values.request(pod, interface="net1"))
+    await allocator.allocate(values.request(pod, interface="eth0"))
+    assert held(world, pod) == {("eth0", "a"), ("net1", "b")}
+
+
+async def test_two_interfaces_on_one_pool_get_two_addresses(world: MemoryWorld) -> None:
+    pod = arrives(world, [{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": ["a"]}])
+    answer = await world.allocator().allocate(values.request(pod))
+    assert given(answer) == [("eth0", "a"), ("net1", "a")]
+    assert len({each.address for each in answer}) == 2
+
+
+async def test_one_exhausted_interface_leaves_nothing_of_any(world: MemoryWorld) -> None:
+    await fill(world)
+    pod = arrives(
+        world, [{"interface": "eth0", "ipv4": ["a"], "ipv6": ["six"]}, {"interface": "net1", "ipv4": ["full"]}]
+    )
+    with pytest.raises(errors.Exhausted, match="full: no free address"):
+        await world.allocator().allocate(values.request(pod))
+    assert held(world, pod) == set()
+    assert ("shop", "cart-1") not in world.endpoints.written
+
+
+async def test_a_pool_that_was_just_found_full_costs_no_claims_for_the_other_interfaces(world: MemoryWorld) -> None:
+    await fill(world)
+    pod = arrives(world, [{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": ["full"]}])
+    allocator = world.allocator()
+    with pytest.raises(errors.Exhausted):
+        await allocator.allocate(values.request(pod))
+    written: list[Record] = []
+    world.ledger.after_write = written.append
+    with pytest.raises(errors.Exhausted):
+        await allocator.allocate(values.request(pod))
+    assert written == []
+
+
+async def test_an_interface_that_has_its_address_does_not_wait_for_another(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    allocator = world.allocator()
+    (before, _) = await allocator.allocate(values.request(pod))
+    await fill(world)
+    arrives(world, [*TWO, {"interface": "net2", "ipv4": ["full"]}])
+    (after,) = await allocator.allocate(values.request(pod, container="c2"))
+    assert after.address == before.address
+
+
+async def test_a_cut_off_add_leaves_no_interface_behind_when_the_pod_tries_again(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    allocator = world.allocator()
+    edition = world.pools.edition
+
+    async def hang_up(name: str) -> Edition | None:
+        raise asyncio.CancelledError
+
+    world.pools.edition = hang_up  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await allocator.allocate(values.request(pod))
+    assert len(held(world, pod)) == 2
+    world.pools.edition = edition  # type: ignore[method-assign]
+    arrives(world, [{"interface": "net1", "ipv4": ["b"]}])
+    await allocator.allocate(values.request(pod, interface="net1"))
+    assert held(world, pod) == {("net1", "b")}
+
+
+async def test_both_families_are_claimed_at_once(world: MemoryWorld) -> None:
+    """The second claim is under way before the first has been written."""
+    pod = arrives(world, [{"interface": "eth0", "ipv4": ["a"], "ipv6": ["six"]}])
+    begun: list[str] = []
+    both_begun = asyncio.Event()
+    create = world.ledger.create
+
+    async def wait_for_the_other(record: Record) -> Record | None:
+        begun.append(record.pool)
+        if len(begun) == 2:
+            both_begun.set()
+        await both_begun.wait()
+        return await create(record)
+
+    world.ledger.create = wait_for_the_other  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        answer = await world.allocator().allocate(values.request(pod))
+    assert given(answer) == [("eth0", "a"), ("eth0", "six")]
+
+
+async def test_only_the_first_addresses_of_a_pool_are_handed_out_where_their_number_is_limited(
+    world: MemoryWorld,
+) -> None:
+    allocator = world.allocator(max_per_pool=2)
+    got = set()
+    for index in range(2):
+        pod = arrives(world, [{"ipv4": ["a"]}], values.pod(f"p{index}", f"p{index}"))
+        (each,) = await allocator.allocate(values.request(pod))
+        got.add(str(each.address))
+    assert got == {"10.20.0.10", "10.20.0.11"}
+    last = arrives(world, [{"ipv4": ["a"]}], values.pod("last", "last"))
+    with pytest.raises(errors.Exhausted, match="2 usable"):
+        await allocator.allocate(values.request(last))
