@@ -1,32 +1,55 @@
-"""The `ipam.spidernet.io/` annotations of pods and namespaces, parsed once at the border."""
+"""The annotations of pods and namespaces that name pools, parsed once at the border."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain import errors
+from allocator.domain.json_annotation import PREFIX, JsonAnnotation
+from allocator.domain.networks import interfaces_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import Version
 
-PREFIX: Final = "ipam.spidernet.io/"
-IPPOOL: Final = PREFIX + "ippool"
-IPPOOLS: Final = PREFIX + "ippools"
-DEFAULT_IPV4_IPPOOL: Final = PREFIX + "default-ipv4-ippool"
-DEFAULT_IPV6_IPPOOL: Final = PREFIX + "default-ipv6-ippool"
+IPPOOL: Final = JsonAnnotation(PREFIX + "ippool", '{"ipv4": ["pool-a"], "ipv6": ["pool-b"]}')
+IPPOOLS: Final = JsonAnnotation(
+    PREFIX + "ippools", '[{"interface": "eth0", "ipv4": ["pool-a"]}, {"interface": "net1", "ipv4": ["pool-b"]}]'
+)
+DEFAULTS: Final[Mapping[Version, JsonAnnotation]] = {
+    4: JsonAnnotation(PREFIX + "default-ipv4-ippool", '["pool-a", "pool-b"]'),
+    6: JsonAnnotation(PREFIX + "default-ipv6-ippool", '["pool-a", "pool-b"]'),
+}
+# In one annotation. Far above what a pod needs, and few enough to match each with all pools.
+MAX_NAMES: Final = 256
+# Of a DNS-1123 subdomain, which names of objects are.
+MAX_LENGTH: Final = 253
 
-_IPPOOL_EXAMPLE: Final = '{"ipv4": ["pool-a"], "ipv6": ["pool-b"]}'
-_IPPOOLS_EXAMPLE: Final = '[{"interface": "eth0", "ipv4": ["pool-a"]}, {"interface": "net1", "ipv4": ["pool-b"]}]'
-_NAMES_EXAMPLE: Final = '["pool-a", "pool-b"]'
+_VERSIONS: Final[tuple[Version, ...]] = (4, 6)
+# pool-a,pool-b: what a name of an object or a pattern is made of. JSON begins otherwise.
+_SHORT: Final = re.compile(r"[a-z0-9*?\\][]a-z0-9.*?[^\\-]*( *, *[]a-z0-9.*?[^\\-]+)*")
+# Linux allows no longer name (IFNAMSIZ), and none of these characters.
+_INTERFACE: Final = re.compile(r"[^\s/:]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an annotation or a configuration says of one interface, as it is written: names may be patterns."""
+
+    # Empty in a list without names, until the item's place has given it one.
+    interface: str
+    source: str
+    by_version: Mapping[Version, tuple[str, ...]]
+    clean_gateway: bool
+    # Those of the short form, of which only the pools know the family.
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolNames:
-    """The pools that an annotation or a configuration lists for one interface, in the order they are to be tried."""
+    """The pools that are listed for one interface, in the order they are to be tried."""
 
     interface: str
     source: str
@@ -34,103 +57,115 @@ class PoolNames:
     clean_gateway: bool = False
 
 
-def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[PoolNames, ...]:
+def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[Asked, ...]:
     """What the pod asks for: `ippools` beats `ippool`; nothing when it has neither.
 
     `ippool` is about `interface`, which asks; `ippools` is about all of its items, and `interface` must be among them.
     `clean_gateway` is that of the CNI configuration; `ippools` items carry their own. errors.Invalid with the
     annotation's name, the place and a right example when the text is malformed or leaves the interface out.
     """
-    if IPPOOLS in annotations:
-        return _from_ippools(annotations[IPPOOLS], interface)
-    if IPPOOL in annotations:
-        item = _object(_parse(IPPOOL, annotations[IPPOOL], _IPPOOL_EXAMPLE), IPPOOL, "", _IPPOOL_EXAMPLE)
-        families = _families(item, IPPOOL, "", _IPPOOL_EXAMPLE)
-        return (PoolNames(interface, f"annotation {IPPOOL}", families, clean_gateway),)
+    if (text := annotations.get(IPPOOLS.key)) is not None:
+        return _from_ippools(text, interface, annotations)
+    if (text := annotations.get(IPPOOL.key)) is not None:
+        return (_from_ippool(text, interface, clean_gateway=clean_gateway),)
     return ()
 
 
-def pools_of_namespace(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[PoolNames, ...]:
+def pools_of_namespace(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[Asked, ...]:
     """The namespace's default pools, if it has any. errors.Invalid when an annotation is malformed."""
     by_version: dict[Version, tuple[str, ...]] = {}
-    for version, key in ((4, DEFAULT_IPV4_IPPOOL), (6, DEFAULT_IPV6_IPPOOL)):
-        if key in annotations:
-            names = _names(_parse(key, annotations[key], _NAMES_EXAMPLE), key, "", _NAMES_EXAMPLE)
+    for version, annotation in DEFAULTS.items():
+        if (text := annotations.get(annotation.key)) is not None:
+            names = _names(annotation.parsed(text), annotation, "")
             if names:
-                by_version[4 if version == 4 else 6] = names
-    return (PoolNames(interface, "namespace annotation", by_version, clean_gateway),) if by_version else ()
+                by_version[version] = names
+    source = "namespace annotation " + " and ".join(DEFAULTS[version].key for version in by_version)
+    return (Asked(interface, source, by_version, clean_gateway),) if by_version else ()
 
 
-def _from_ippools(text: str, interface: str) -> tuple[PoolNames, ...]:
-    items = _parse(IPPOOLS, text, _IPPOOLS_EXAMPLE)
-    if not isinstance(items, list) or not items:
-        raise _malformed(IPPOOLS, "", "must be a list with at least one item", _IPPOOLS_EXAMPLE)
-    found: dict[str, PoolNames] = {}
-    for index, raw in enumerate(items):
-        item = _object(raw, IPPOOLS, f"[{index}]", _IPPOOLS_EXAMPLE)
-        # One item needs no name: it can only mean the interface that asks.
-        name = item.get("interface", interface if len(items) == 1 else None)
-        if not isinstance(name, str) or not name:
-            raise _malformed(IPPOOLS, f"[{index}].interface", "must name the interface", _IPPOOLS_EXAMPLE)
-        if name in found:
-            raise _malformed(IPPOOLS, f"[{index}].interface", f'"{name}" is listed twice', _IPPOOLS_EXAMPLE)
-        found[name] = _from_item(item, name, f"[{index}]")
-    if interface not in found:
-        raise _malformed(IPPOOLS, "", f'does not list the interface "{interface}"', _IPPOOLS_EXAMPLE)
-    return tuple(found.values())
+def problem_of(names: Sequence[str]) -> str:
+    """What is wrong with a list of pool names, or nothing."""
+    if len(names) > MAX_NAMES:
+        return f"lists {len(names)} pools, more than {MAX_NAMES}: use a pattern like pool-*"
+    if double := next((name for index, name in enumerate(names) if name in names[:index]), ""):
+        return f'lists the pool "{double}" twice'
+    if long := next((name for name in names if len(name) > MAX_LENGTH), ""):
+        return f'lists "{long[:40]}...", which is longer than a name can be'
+    return ""
 
 
-def _from_item(item: Mapping[str, object], interface: str, where: str) -> PoolNames:
-    clean = item.get("cleangateway", False)
+def _from_ippool(text: str, interface: str, *, clean_gateway: bool) -> Asked:
+    if _SHORT.fullmatch(text.strip()):
+        names = tuple(name.strip() for name in text.split(","))
+        if problem := problem_of(names):
+            raise IPPOOL.wrong("", problem)
+        return Asked(interface, str(IPPOOL), {}, clean_gateway, names)
+    if not text.lstrip().startswith(("{", "[")):
+        problem = f'is neither JSON nor a list of pool names like "pool-a,pool-b": {_start_of(text)}'
+        raise IPPOOL.wrong("", problem)
+    item = IPPOOL.members(IPPOOL.parsed(text))
+    return Asked(interface, str(IPPOOL), _families(item, IPPOOL, ""), clean_gateway)
+
+
+def _from_ippools(text: str, interface: str, annotations: Mapping[str, str]) -> tuple[Asked, ...]:
+    items = IPPOOLS.items(IPPOOLS.parsed(text))
+    asked = [_from_item(raw, f"[{index}]") for index, raw in enumerate(items)]
+    total = sum(len(names) for each in asked for names in each.by_version.values())
+    if total > MAX_NAMES:
+        raise IPPOOLS.wrong("", f"lists {total} pools, {MAX_NAMES} are the most")
+    named = [bool(each.interface) for each in asked]
+    if any(named) and not all(named):
+        index = named.index(False)
+        raise IPPOOLS.wrong(f"[{index}].interface", "must name the interface, as other items do: name all or none")
+    if not any(named):
+        asked = _named_by_place(asked, interface, annotations)
+    interfaces = [each.interface for each in asked]
+    for index, name in enumerate(interfaces):
+        if name in interfaces[:index]:
+            raise IPPOOLS.wrong(f"[{index}].interface", f'"{name}" is listed twice')
+    if interface not in interfaces:
+        places = "" if all(named) else " (by the items' places)"
+        raise IPPOOLS.wrong("", f'does not list the interface "{interface}", only {", ".join(interfaces)}{places}')
+    return tuple(asked)
+
+
+def _from_item(raw: object, where: str) -> Asked:
+    item = IPPOOLS.members(raw, where)
+    name = item.get("interface") or ""
+    if not isinstance(name, str) or (name and not _INTERFACE.fullmatch(name)):
+        raise IPPOOLS.wrong(f"{where}.interface", "must be the name of an interface, 15 characters at most")
+    clean = item.get("cleangateway") or False
     if not isinstance(clean, bool):
-        raise _malformed(IPPOOLS, f"{where}.cleangateway", "must be true or false", _IPPOOLS_EXAMPLE)
-    families = _families(item, IPPOOLS, where, _IPPOOLS_EXAMPLE)
-    return PoolNames(interface, f"annotation {IPPOOLS}", families, clean)
+        raise IPPOOLS.wrong(f"{where}.cleangateway", "must be true or false")
+    return Asked(name, str(IPPOOLS), _families(item, IPPOOLS, where), clean)
 
 
-def _families(
-    item: Mapping[str, object], annotation: str, where: str, example: str
-) -> Mapping[Version, tuple[str, ...]]:
-    by_version: dict[Version, tuple[str, ...]] = {}
-    if "ipv4" in item:
-        by_version[4] = _names(item["ipv4"], annotation, f"{where}.ipv4", example)
-    if "ipv6" in item:
-        by_version[6] = _names(item["ipv6"], annotation, f"{where}.ipv6", example)
-    by_version = {version: names for version, names in by_version.items() if names}
+def _named_by_place(asked: Sequence[Asked], interface: str, annotations: Mapping[str, str]) -> list[Asked]:
+    """Items without names: each is about the interface that Multus makes at its place, the cluster's own first.
+
+    The original names them in the order in which the ADDs come. A single item can only mean the one that asks.
+    """
+    if len(asked) == 1:
+        return [replace(asked[0], interface=interface)]
+    made = interfaces_in_order(annotations)
+    made += [f"net{place}" for place in range(len(made), len(asked))]
+    return [replace(each, interface=name) for each, name in zip(asked, made, strict=False)]
+
+
+def _families(item: Mapping[str, object], annotation: JsonAnnotation, where: str) -> Mapping[Version, tuple[str, ...]]:
+    listed = {version: _names(item.get(f"ipv{version}"), annotation, f"{where}.ipv{version}") for version in _VERSIONS}
+    by_version = {version: names for version, names in listed.items() if names}
     if not by_version:
-        raise _malformed(annotation, where, "lists no pool", example)
+        raise annotation.wrong(where, "lists no pool")
     return by_version
 
 
-def _names(value: object, annotation: str, where: str, example: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise _malformed(annotation, where, "must be a list of pool names", example)
-    names = tuple(str(name) for name in value)
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise _malformed(annotation, where, f'lists the pool "{doubles[0]}" twice', example)
+def _names(value: object, annotation: JsonAnnotation, where: str) -> tuple[str, ...]:
+    names = annotation.texts(value, where, "pool names")
+    if problem := problem_of(names):
+        raise annotation.wrong(where, problem)
     return names
 
 
-def _parse(annotation: str, text: str, example: str) -> object:
-    try:
-        value: object = json.loads(text)
-    except ValueError as error:
-        raise _malformed(annotation, "", f"is not JSON ({error})", example) from None
-    except RecursionError:
-        raise _malformed(annotation, "", "is nested too deeply", example) from None
-    return value
-
-
-def _object(value: object, annotation: str, where: str, example: str) -> Mapping[str, object]:
-    """The value as an object, its keys in lower case: Go's decoder, which people's manifests rely on, ignores case."""
-    if not isinstance(value, dict):
-        raise _malformed(annotation, where, "must be an object", example)
-    return {str(key).lower(): member for key, member in value.items()}
-
-
-def _malformed(annotation: str, where: str, problem: str, example: str) -> errors.Invalid:
-    place = f" at {where.removeprefix('.')}" if where else ""
-    return errors.Invalid(f"annotation {annotation}{place} {problem}; a right value is {example}")
+def _start_of(text: str) -> str:
+    return f'"{text[:40]}{"..." if len(text) > 40 else ""}"'

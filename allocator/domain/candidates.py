@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
-from allocator.domain.annotations import PoolNames, pools_of_namespace, pools_of_pod
+from allocator.domain.annotations import Asked, PoolNames, pools_of_namespace, pools_of_pod, problem_of
 from allocator.domain.networks import network_of, qualified
+from allocator.domain.patterns import PatternError, expanded, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Filters that look at what a watch of metadata does not show at once: whether there is such a pool, and its status.
 DOUBTFUL: Final = frozenset({"exists", "adoption"})
+# Pools that a refusal spells out: what fits an event (1,024 characters), and what a person reads.
+SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a pool does not serve the pod: the filter's name and a sentence for the user."""
+    """Why a pool does not serve the pod: the filter's name and a sentence for the user. `pool` may be a pattern."""
 
     pool: str
     filter: str
@@ -53,6 +56,25 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"{self.pool}: {self.why}"
+
+
+def summary(refusals: Iterable[Refusal]) -> str:
+    """All refusals in one line: pools that share their reasons stand together, and few are spelled out."""
+    whys: dict[str, list[str]] = {}
+    for refusal in refusals:
+        whys.setdefault(refusal.pool, []).append(refusal.why)
+    pools: dict[str, list[str]] = {}
+    for pool, reasons in [*whys.items()][:SHOWN]:
+        pools.setdefault(" and ".join(reasons), []).append(pool)
+    lines = [f"{', '.join(names)}: {why}" for why, names in pools.items()]
+    if len(whys) > SHOWN:
+        lines.append(f"and {len(whys) - SHOWN} more")
+    return "; ".join(lines)
+
+
+def doubtful(refusals: Iterable[Refusal]) -> tuple[str, ...]:
+    """The pools among them of which a watch may not have heard the latest."""
+    return tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)
 
 
 def listed(request: AddRequest, pod: Pod, around: Surroundings, pools: Mapping[str, Pool]) -> tuple[PoolNames, ...]:
@@ -63,25 +85,63 @@ def listed(request: AddRequest, pod: Pod, around: Surroundings, pools: Mapping[s
     annotation, errors.NoPool when no source names a pool.
     """
     interface, clean = request.interface.name, request.clean_gateway
-    names = pools_of_pod(pod.annotations, interface, clean_gateway=clean) or pools_of_namespace(
-        around.namespace_annotations, interface, clean_gateway=clean
+    asked = (
+        pools_of_pod(pod.annotations, interface, clean_gateway=clean)
+        or pools_of_namespace(around.namespace_annotations, interface, clean_gateway=clean)
+        or _configured(request)
     )
-    if names:
-        return names
-    configured: dict[Version, tuple[str, ...]] = {4: request.default_ipv4_pools, 6: request.default_ipv6_pools}
-    if any(configured.values()):
-        by_version = {version: listed_pools for version, listed_pools in configured.items() if listed_pools}
-        return (PoolNames(interface, "CNI configuration", by_version, clean),)
-    defaults: dict[Version, tuple[str, ...]] = {}
-    for _, pool in sorted(pools.items()):
-        if pool.default:
-            defaults[pool.version] = (*defaults.get(pool.version, ()), pool.name)
-    if not defaults:
+    if asked:
+        return tuple(_resolved(each, pools) for each in asked)
+    by_version = _by_family(sorted(name for name, pool in pools.items() if pool.default), pools)
+    if not by_version:
         raise errors.NoPool(
             "no pool is named for this pod: set the annotation ipam.spidernet.io/ippool on the pod, a default on its "
             "namespace or in the CNI configuration, or spec.default: true on a SpiderIPPool"
         )
-    return (PoolNames(interface, "cluster default pools", defaults, clean),)
+    return (PoolNames(interface, "cluster default pools", by_version, clean),)
+
+
+def _configured(request: AddRequest) -> tuple[Asked, ...]:
+    by_version: dict[Version, tuple[str, ...]] = {}
+    for version, names in ((4, request.default_ipv4_pools), (6, request.default_ipv6_pools)):
+        if problem := problem_of(names):
+            raise errors.Invalid(f"default_ipv{version}_ippool of the CNI configuration {problem}")
+        if names:
+            by_version[4 if version == 4 else 6] = names
+    source = "CNI configuration"
+    return (Asked(request.interface.name, source, by_version, request.clean_gateway),) if by_version else ()
+
+
+def _resolved(asked: Asked, pools: Mapping[str, Pool]) -> PoolNames:
+    """Patterns become the names of pools of their family, in alphabetical order: the same pod gets the same list."""
+    try:
+        if asked.names:
+            by_version = _by_family(_of_short_form(asked, pools), pools)
+        else:
+            by_version = {version: _expanded(names, version, pools) for version, names in asked.by_version.items()}
+    except PatternError as error:
+        raise errors.Invalid(f"the {asked.source} is malformed: {error}") from None
+    return PoolNames(asked.interface, asked.source, by_version, asked.clean_gateway)
+
+
+def _expanded(names: Iterable[str], version: Version, pools: Mapping[str, Pool]) -> tuple[str, ...]:
+    return expanded(names, (name for name, pool in pools.items() if pool.version == version))
+
+
+def _of_short_form(asked: Asked, pools: Mapping[str, Pool]) -> tuple[str, ...]:
+    names = expanded(asked.names, pools)
+    unknown = [_unknown(name, "SpiderIPPool") for name in names if name not in pools]
+    if unknown:
+        # The others may not do: this may be the only pool of its family.
+        raise errors.NoPool(f"the {asked.source} cannot be followed: {summary(unknown)}", doubtful(unknown))
+    return names
+
+
+def _by_family(names: Iterable[str], pools: Mapping[str, Pool]) -> Mapping[Version, tuple[str, ...]]:
+    by_version: dict[Version, list[str]] = {}
+    for name in names:
+        by_version.setdefault(pools[name].version, []).append(name)
+    return {version: tuple(found) for version, found in by_version.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +161,31 @@ def sift(
     *,
     usable: Callable[[Pool], IntervalSet],
 ) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
-    """The pools that serve this pod, in the order to try them, and why each of the others does not.
-
-    `usable` gives what a pool may hand out, taken or not.
+    """The pools that serve this pod, in the order to try them, and all reasons why each of the others does not.
 
     The more a pool is tied to pods, nodes and namespaces, the earlier it is tried; between equals the listed order
-    stands, so that the user's list is a fall-back list.
+    stands, so that the user's list is a fall-back list. `usable` gives what a pool may hand out, taken or not.
     """
     admitted: list[Pool] = []
     refusals: list[Refusal] = []
     for name in names:
         pool = pools.get(name)
         if pool is None:
-            refusals.append(Refusal(name, "exists", "there is no SpiderIPPool of this name"))
-        elif refusal := next(_refusals(pool, subject, around), None):
-            refusals.append(refusal)
+            refusals.append(_unknown(name, f"IPv{subject.version} SpiderIPPool"))
+        elif found := [*_refusals(pool, subject, around)]:
+            refusals += found
         elif not usable(pool):
-            why = "excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips"
-            refusals.append(Refusal(name, "addresses", why))
+            why = "spec.excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips"
+            refusals.append(Refusal(name, "addresses", why if pool.ips else "spec.ips is empty"))
         else:
             admitted.append(pool)
     return tuple(sorted(admitted, key=_rank, reverse=True)), tuple(refusals)
+
+
+def _unknown(name: str, kind: str) -> Refusal:
+    if is_pattern(name):
+        return Refusal(name, "pattern", f"no {kind} has such a name")
+    return Refusal(name, "exists", "there is no SpiderIPPool of this name")
 
 
 def _rank(pool: Pool) -> tuple[bool, ...]:
@@ -158,13 +222,17 @@ def _refused_by_master(pool: Pool, master: Master) -> Iterator[Refusal]:
 
 def _refused_by_network(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:
     """Looked at only where the pool names networks: other pools do not care where Multus is not installed."""
-    network = network_of(
-        subject.pod.annotations,
-        subject.interface,
-        pod_namespace=subject.pod.namespace,
-        own_namespace=around.own_namespace,
-        cluster_network=around.cluster_network,
-    )
+    try:
+        network = network_of(
+            subject.pod.annotations,
+            subject.interface,
+            pod_namespace=subject.pod.namespace,
+            own_namespace=around.own_namespace,
+            cluster_network=around.cluster_network,
+        )
+    except errors.Invalid as error:
+        yield Refusal(pool.name, "multusName", str(error))
+        return
     if network is None:
         why = f"nothing says which network {subject.interface} belongs to, and spec.multusName asks for one"
         yield Refusal(pool.name, "multusName", why)

@@ -47,6 +47,13 @@ def network_of(
     return next((each.network for each in selections if each.interface == interface), None)
 
 
+def interfaces_in_order(annotations: Mapping[str, str]) -> list[str]:
+    """The pod's interfaces as Multus makes them, the cluster's first. errors.Invalid when the list cannot be read."""
+    text = annotations.get(NETWORKS, "")
+    selections = parse_networks(text, "any", NETWORKS) if text else []
+    return [FIRST_INTERFACE, *(each.interface for each in selections)]
+
+
 def parse_networks(text: str, namespace: str, source: str) -> list[Selection]:
     """A network list in either form: JSON, or `[namespace/]name[@interface]` separated by commas.
 

@@ -1,0 +1,471 @@
+"""Which pools, in which order, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from allocator.domain import errors
+from allocator.domain.addresses import IntervalSet, parse_address
+from allocator.domain.candidates import (
+    DOUBTFUL,
+    Master,
+    Refusal,
+    Subject,
+    Surroundings,
+    doubtful,
+    listed,
+    sift,
+    summary,
+)
+from allocator.domain.pool import Edition, Pool
+from allocator.domain.selectors import LabelSelector, Requirement
+from tests.unit import values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from allocator.domain.annotations import PoolNames
+
+IPPOOL = "ipam.spidernet.io/ippool"
+IPPOOLS = "ipam.spidernet.io/ippools"
+DEFAULT_V4 = "ipam.spidernet.io/default-ipv4-ippool"
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+
+NOTHING = IntervalSet(4)
+EVERYTHING = LabelSelector()
+
+
+def four(name: str, **changes: Any) -> Pool:
+    return values.pool(name, "10.20.0.10-10.20.0.19", **changes)
+
+
+def six(name: str, **changes: Any) -> Pool:
+    return values.pool(name, "fd00::10-fd00::19", "fd00::/64", **changes)
+
+
+def by_name(*pools: Pool) -> dict[str, Pool]:
+    return {pool.name: pool for pool in pools}
+
+
+FOURS = by_name(four("rack7-b"), four("rack7-a"), four("rack9"), six("rack7-six"))
+
+
+def names_of(
+    annotations: Mapping[str, str],
+    pools: Mapping[str, Pool] = FOURS,
+    *,
+    namespace: Mapping[str, str] | None = None,
+    interface: str = "eth0",
+    **request: Any,
+) -> tuple[PoolNames, ...]:
+    pod = values.pod(annotations=annotations)
+    around = replace(values.NOWHERE, namespace_annotations=namespace or {})
+    return listed(replace(values.request(pod, interface=interface), **request), pod, around, pools)
+
+
+# Sources
+
+
+SOURCES: list[tuple[str, dict[str, Any]]] = [
+    ("annotation ipam.spidernet.io/ippools", {"annotations": {IPPOOLS: '[{"ipv4": ["one"]}]'}}),
+    ("annotation ipam.spidernet.io/ippool", {"annotations": {IPPOOL: '{"ipv4": ["two"]}'}}),
+    (f"namespace annotation {DEFAULT_V4}", {"namespace": {DEFAULT_V4: '["three"]'}}),
+    ("CNI configuration", {"default_ipv4_pools": ("four",)}),
+    ("cluster default pools", {}),
+]
+
+
+@pytest.mark.parametrize("first", range(len(SOURCES)), ids=[source for source, _ in SOURCES])
+def test_the_first_source_that_says_anything_is_final(first: int) -> None:
+    given: dict[str, Any] = {"annotations": {}, "pools": by_name(four("five", default=True), four("six"))}
+    for _, asked in reversed(SOURCES[first:]):
+        given["annotations"] = {**given["annotations"], **asked.get("annotations", {})}
+        given |= {key: value for key, value in asked.items() if key != "annotations"}
+    (names,) = names_of(**given)
+    assert (names.source, names.by_version) == (
+        SOURCES[first][0],
+        {4: (["one", "two", "three", "four", "five"][first],)},
+    )
+
+
+def test_a_source_that_lists_one_family_gives_no_other_even_with_defaults() -> None:
+    pools = by_name(four("a"), six("b", default=True))
+    (names,) = names_of({IPPOOL: '{"ipv4": ["a"]}'}, pools, default_ipv6_pools=("b",))
+    assert names.by_version == {4: ("a",)}
+
+
+@pytest.mark.parametrize("annotation", ["{}", '{"ipv4": []}', '{"ipv4": null, "ipv6": []}'])
+def test_an_annotation_without_a_pool_is_refused_and_not_passed_over(annotation: str) -> None:
+    with pytest.raises(errors.Invalid, match="ippool lists no pool"):
+        names_of({IPPOOL: annotation}, default_ipv4_pools=("rack9",))
+
+
+def test_subnet_annotations_mean_nothing_while_the_feature_is_off() -> None:
+    (names,) = names_of({"ipam.spidernet.io/subnet": '{"ipv4": ["s"]}', IPPOOL: '{"ipv4": ["rack9"]}'})
+    assert names.by_version == {4: ("rack9",)}
+
+
+def test_a_pool_twice_in_the_cni_configuration_is_refused_by_the_settings_name() -> None:
+    with pytest.raises(errors.Invalid, match='default_ipv6_ippool of the CNI configuration lists the pool "a" twice'):
+        names_of({}, default_ipv6_pools=("a", "a"))
+
+
+def test_the_clusters_default_pools_come_in_alphabetical_order_by_family() -> None:
+    pools = by_name(four("b", default=True), six("c", default=True), four("a", default=True), four("d"))
+    (names,) = names_of({}, pools)
+    assert names.by_version == {4: ("a", "b"), 6: ("c",)}
+
+
+def test_without_any_source_the_refusal_says_where_to_name_a_pool() -> None:
+    with pytest.raises(errors.NoPool, match=r"annotation ipam\.spidernet\.io/ippool .* spec\.default: true"):
+        names_of({})
+
+
+def test_the_clean_gateway_of_the_configuration_is_for_all_sources_but_ippools() -> None:
+    pools = by_name(four("rack9", default=True))
+    for given, namespace in (({IPPOOL: "rack9"}, {}), ({}, {DEFAULT_V4: '["rack9"]'}), ({}, {})):
+        assert names_of(given, pools, namespace=namespace, clean_gateway=True)[0].clean_gateway
+    assert not names_of({IPPOOLS: '[{"ipv4": ["rack9"]}]'}, pools, clean_gateway=True)[0].clean_gateway
+
+
+# Patterns and the short form
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"annotations": {IPPOOLS: '[{"ipv4": ["rack9", "rack7*"]}]'}}, id="ippools"),
+        pytest.param({"annotations": {IPPOOL: '{"ipv4": ["rack9", "rack7*"]}'}}, id="ippool"),
+        pytest.param({"annotations": {}, "namespace": {DEFAULT_V4: '["rack9", "rack7*"]'}}, id="namespace"),
+        pytest.param({"annotations": {}, "default_ipv4_pools": ("rack9", "rack7*")}, id="configuration"),
+    ],
+)
+def test_a_pattern_becomes_the_pools_of_its_family_in_its_place(given: dict[str, Any]) -> None:
+    (names,) = names_of(**given)
+    assert names.by_version == {4: ("rack9", "rack7-a", "rack7-b")}
+
+
+@pytest.mark.parametrize("pools", [by_name(*order) for order in permutations(FOURS.values())])
+def test_a_pattern_gives_the_same_order_whatever_the_cache_holds_first(pools: dict[str, Pool]) -> None:
+    (names,) = names_of({IPPOOL: '{"ipv4": ["*"], "ipv6": ["*"]}'}, pools)
+    assert names.by_version == {4: ("rack7-a", "rack7-b", "rack9"), 6: ("rack7-six",)}
+
+
+def test_a_malformed_pattern_is_refused_with_its_annotation() -> None:
+    with pytest.raises(errors.Invalid, match=r'annotation ipam\.spidernet\.io/ippool is malformed: "rack\[" is no pat'):
+        names_of({IPPOOL: '{"ipv4": ["rack["]}'})
+
+
+def test_a_pattern_without_a_match_is_told_and_does_not_take_its_family_away() -> None:
+    (names,) = names_of({IPPOOL: '{"ipv4": ["rack9", "hall*"], "ipv6": ["hall*"]}'})
+    assert names.by_version == {4: ("rack9", "hall*"), 6: ("hall*",)}
+    pools, refusals = sifted(names.by_version[6], FOURS, version=6)
+    assert (pools, summary(refusals)) == ([], "hall*: no IPv6 SpiderIPPool has such a name")
+    assert doubtful(refusals) == ()
+
+
+def test_the_short_form_takes_the_families_from_the_pools_and_keeps_the_order() -> None:
+    (names,) = names_of({IPPOOL: "rack9, rack7-six, rack7-a"})
+    assert names.by_version == {4: ("rack9", "rack7-a"), 6: ("rack7-six",)}
+
+
+def test_a_pattern_in_the_short_form_is_for_both_families() -> None:
+    (names,) = names_of({IPPOOL: "rack7*"})
+    assert names.by_version == {4: ("rack7-a", "rack7-b"), 6: ("rack7-six",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "to_read_again"),
+    [
+        pytest.param("rack9,hall", "hall: there is no SpiderIPPool of this name", ("hall",), id="a name"),
+        pytest.param("rack9,hall*", "hall*: no SpiderIPPool has such a name", (), id="a pattern"),
+    ],
+)
+def test_an_unknown_name_in_the_short_form_is_refused_since_its_family_is_unknown(
+    text: str, told: str, to_read_again: tuple[str, ...]
+) -> None:
+    with pytest.raises(errors.NoPool) as refusal:
+        names_of({IPPOOL: text})
+    assert str(refusal.value) == f"the annotation ipam.spidernet.io/ippool cannot be followed: {told}"
+    assert refusal.value.doubtful == to_read_again
+
+
+def test_an_add_covers_every_interface_that_ippools_lists() -> None:
+    text = '[{"interface": "eth0", "ipv4": ["rack9"]}, {"interface": "net1", "ipv4": ["rack7*"]}]'
+    for interface in ("eth0", "net1"):
+        found = names_of({IPPOOLS: text}, interface=interface)
+        assert [(each.interface, each.by_version) for each in found] == [
+            ("eth0", {4: ("rack9",)}),
+            ("net1", {4: ("rack7-a", "rack7-b")}),
+        ]
+
+
+# Filters
+
+
+def sifted(
+    names: tuple[str, ...],
+    pools: Mapping[str, Pool],
+    *,
+    version: Any = 4,
+    around: Surroundings = values.NOWHERE,
+    reserved: IntervalSet = NOTHING,
+    interface: str = "eth0",
+    **pod: Any,
+) -> tuple[list[str], tuple[Refusal, ...]]:
+    subject = Subject(values.pod(**pod), interface, version)
+
+    def usable(pool: Pool) -> IntervalSet:
+        return pool.usable(reserved if pool.version == reserved.version else IntervalSet(pool.version))
+
+    found, refusals = sift(names, pools, subject, around, usable=usable)
+    return [pool.name for pool in found], refusals
+
+
+def has(key: str, value: str) -> LabelSelector:
+    return LabelSelector((Requirement(key, "In", frozenset({value})),))
+
+
+RACK7 = replace(
+    values.NOWHERE,
+    node_labels={"rack": "7"},
+    namespace_labels={"team": "shop"},
+    own_namespace="spiderpool",
+    cluster_network="m0",
+)
+UPLINK = Master((parse_address("192.0.2.7"), parse_address("10.20.0.2")))
+
+
+@pytest.mark.parametrize(
+    "admitting",
+    [
+        pytest.param({}, id="nothing asked for"),
+        pytest.param({"node_names": ("n9", "n1")}, id="nodeName"),
+        pytest.param({"node_affinity": has("rack", "7")}, id="nodeAffinity"),
+        pytest.param({"node_affinity": EVERYTHING}, id="an empty nodeAffinity matches everything"),
+        pytest.param({"node_names": ("n1",), "node_affinity": has("rack", "9")}, id="nodeName beats nodeAffinity"),
+        pytest.param({"namespace_names": ("shop",)}, id="namespaceName"),
+        pytest.param({"namespace_affinity": has("team", "shop")}, id="namespaceAffinity"),
+        pytest.param({"namespace_affinity": EVERYTHING}, id="an empty namespaceAffinity matches everything"),
+        pytest.param(
+            {"namespace_names": ("shop",), "namespace_affinity": has("team", "x")},
+            id="namespaceName beats namespaceAffinity",
+        ),
+        pytest.param({"pod_affinity": has("app", "cart")}, id="podAffinity"),
+        pytest.param({"multus_names": ("lab/m1", "m0")}, id="multusName"),
+        pytest.param({"multus_names": ("spiderpool/m0",)}, id="multusName with the namespace"),
+    ],
+)
+def test_a_pool_serves_the_pods_that_its_affinities_name(admitting: dict[str, Any]) -> None:
+    pools = by_name(four("a", **admitting))
+    assert sifted(("a",), pools, around=RACK7, labels={"app": "cart"}) == (["a"], ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "why"),
+    [
+        pytest.param(
+            {"edition": Edition("u", 2, terminating=True)}, "terminating", "the pool is being deleted", id="terminating"
+        ),
+        pytest.param({"disabled": True}, "disabled", "the pool is disabled (spec.disable)", id="disabled"),
+        pytest.param({"unadopted": True}, "adoption", "not taken over", id="of another Spiderpool"),
+        pytest.param({"node_names": ("n2",)}, "nodeName", "node n1 is not in spec.nodeName", id="nodeName"),
+        pytest.param(
+            {"node_names": ("n2",), "node_affinity": has("rack", "7")},
+            "nodeName",
+            "node n1 is not in spec.nodeName",
+            id="nodeName beats nodeAffinity",
+        ),
+        pytest.param(
+            {"node_affinity": has("rack", "9")},
+            "nodeAffinity",
+            "the labels of node n1 do not match spec.nodeAffinity",
+            id="nodeAffinity",
+        ),
+        pytest.param(
+            {"namespace_names": ("lab",)},
+            "namespaceName",
+            "namespace shop is not in spec.namespaceName",
+            id="namespaceName",
+        ),
+        pytest.param(
+            {"namespace_names": ("lab",), "namespace_affinity": has("team", "shop")},
+            "namespaceName",
+            "namespace shop is not in",
+            id="namespaceName beats namespaceAffinity",
+        ),
+        pytest.param(
+            {"namespace_affinity": has("team", "lab")},
+            "namespaceAffinity",
+            "the labels of namespace shop do not match spec.namespaceAffinity",
+            id="namespaceAffinity",
+        ),
+        pytest.param(
+            {"pod_affinity": has("app", "pay")},
+            "podAffinity",
+            "the pod's labels do not match spec.podAffinity",
+            id="podAffinity",
+        ),
+        pytest.param(
+            {"multus_names": ("lab/m0", "m1")},
+            "multusName",
+            "network spiderpool/m0 of eth0 is not in spec.multusName",
+            id="multusName",
+        ),
+        pytest.param(
+            {"excludes": IntervalSet.parse(4, ["10.20.0.10-10.20.0.19"])},
+            "addresses",
+            "spec.excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips",
+            id="fully excluded",
+        ),
+        pytest.param(
+            {"ips": IntervalSet.parse(4, ["10.20.0.1"]), "gateway": parse_address("10.20.0.1")},
+            "addresses",
+            "the gateway leave no address",
+            id="nothing but the gateway",
+        ),
+        pytest.param({"ips": NOTHING}, "addresses", "spec.ips is empty", id="empty"),
+    ],
+)
+def test_a_pool_that_does_not_serve_the_pod_is_refused_by_filter_and_reason(
+    changes: dict[str, Any], name: str, why: str
+) -> None:
+    pools = by_name(four("a", **changes), four("b"))
+    found, (refusal,) = sifted(("a", "b"), pools, around=RACK7, labels={"app": "cart"})
+    assert (found, refusal.pool, refusal.filter) == (["b"], "a", name)
+    assert why in refusal.why
+
+
+def test_a_fully_reserved_pool_is_refused() -> None:
+    reserved = IntervalSet.parse(4, ["10.20.0.0-10.20.0.99"])
+    found, (refusal,) = sifted(("a",), by_name(four("a")), reserved=reserved)
+    assert (found, refusal.filter) == ([], "addresses")
+
+
+def test_a_pool_of_the_other_family_and_an_unknown_one_are_refused_while_the_next_one_serves() -> None:
+    found, refusals = sifted(("b", "nowhere", "a"), by_name(four("a"), six("b")))
+    assert found == ["a"]
+    assert [(refusal.filter, str(refusal)) for refusal in refusals] == [
+        ("family", "b: the pool is IPv6, listed for IPv4"),
+        ("exists", "nowhere: there is no SpiderIPPool of this name"),
+    ]
+
+
+def test_all_reasons_are_kept_and_not_the_first_only() -> None:
+    odd = four("a", disabled=True, node_names=("n2",), pod_affinity=has("app", "pay"), multus_names=("m1",))
+    _, refusals = sifted(("a",), by_name(odd), around=replace(RACK7, master=Master((), "no such interface")))
+    assert [refusal.filter for refusal in refusals] == [
+        "disabled",
+        "nodeName",
+        "podAffinity",
+        "multusName",
+        "matchMasterSubnet",
+    ]
+
+
+# Networks of interfaces
+
+
+def test_a_pool_without_networks_serves_where_no_network_is_known() -> None:
+    assert sifted(("a",), by_name(four("a"))) == (["a"], ())
+
+
+@pytest.mark.parametrize(
+    ("interface", "annotations", "why"),
+    [
+        pytest.param("eth0", {}, "nothing says which network eth0 belongs to", id="no default network"),
+        pytest.param("net1", {}, "nothing says which network net1 belongs to", id="no list of networks"),
+        pytest.param("net2", {NETWORKS: "m1"}, "nothing says which network net2 belongs to", id="not in the list"),
+        pytest.param("net1", {NETWORKS: "m2"}, "network shop/m2 of net1 is not in spec.multusName", id="another one"),
+        pytest.param("net1", {NETWORKS: "{"}, "annotation k8s.v1.cni.cncf.io/networks is not JSON", id="no JSON"),
+    ],
+)
+def test_a_pool_with_networks_is_refused_where_the_interface_has_none_of_them(
+    interface: str, annotations: dict[str, str], why: str
+) -> None:
+    pools = by_name(four("a", multus_names=("shop/m1",)), four("b"))
+    found, (refusal,) = sifted(("a", "b"), pools, interface=interface, annotations=annotations)
+    assert (found, refusal.filter) == (["b"], "multusName")
+    assert why in refusal.why
+
+
+# match_master_subnet
+
+
+def test_the_master_is_not_looked_at_unless_it_is_asked_for() -> None:
+    assert sifted(("a",), by_name(values.pool("a", "10.9.0.1", "10.9.0.0/24"))) == (["a"], ())
+
+
+def test_a_pool_serves_where_an_address_of_the_master_lies_in_its_subnet() -> None:
+    pools = by_name(four("a", multus_names=("m0",)), values.pool("b", "10.9.0.1", "10.9.0.0/24", multus_names=("m0",)))
+    found, (refusal,) = sifted(("a", "b"), pools, around=replace(RACK7, master=UPLINK))
+    assert found == ["a"]
+    assert (refusal.filter, refusal.why) == (
+        "matchMasterSubnet",
+        "no address of the pod's master interface (192.0.2.7, 10.20.0.2) lies in spec.subnet 10.9.0.0/24",
+    )
+
+
+def test_a_master_that_cannot_be_found_refuses_every_pool_with_its_problem() -> None:
+    found, refusals = sifted(
+        ("a", "b"), by_name(four("a"), four("b")), around=replace(RACK7, master=Master((), "gone"))
+    )
+    assert (found, [str(refusal) for refusal in refusals]) == ([], ["a: gone", "b: gone"])
+
+
+# Order
+
+
+def test_equal_pools_keep_the_listed_order() -> None:
+    pools = by_name(*(four(name) for name in "abcdefgh"))
+    for names in (tuple("hcabgfde"), tuple("edabhgfc")):
+        assert sifted(names, pools)[0] == list(names)
+
+
+TIES: list[tuple[str, dict[str, Any]]] = [
+    ("podAffinity", {"pod_affinity": EVERYTHING}),
+    ("nodeName", {"node_names": ("n1",)}),
+    ("nodeAffinity", {"node_affinity": EVERYTHING}),
+    ("namespaceName", {"namespace_names": ("shop",)}),
+    ("namespaceAffinity", {"namespace_affinity": EVERYTHING}),
+    ("multusName", {"multus_names": ("m0",)}),
+    ("nothing", {}),
+]
+
+
+@pytest.mark.parametrize("place", range(len(TIES) - 1), ids=[name for name, _ in TIES[:-1]])
+def test_one_closer_tie_beats_all_looser_ones_together(place: int) -> None:
+    close = four("close", **TIES[place][1])
+    loose = four("loose", **{key: value for _, tie in TIES[place + 1 :] for key, value in tie.items()})
+    assert sifted(("loose", "close"), by_name(loose, close), around=RACK7)[0] == ["close", "loose"]
+
+
+def test_between_equal_ties_the_next_one_decides_and_then_the_list() -> None:
+    both = {"pod_affinity": EVERYTHING, "node_names": ("n1",)}
+    pools = by_name(four("a", pod_affinity=EVERYTHING), four("b", **both), four("c", **both))
+    assert sifted(("a", "c", "b"), pools)[0] == ["c", "b", "a"]
+
+
+# The words
+
+
+def test_pools_that_share_their_reasons_are_told_together() -> None:
+    refusals = [Refusal("a", "x", "is odd"), Refusal("a", "y", "is old"), Refusal("b", "x", "is odd")]
+    refusals += [Refusal("c", "x", "is odd"), Refusal("d", "x", "is odd"), Refusal("d", "y", "is old")]
+    assert summary(refusals) == "a, d: is odd and is old; b, c: is odd"
+
+
+def test_more_than_ten_pools_are_counted_and_not_spelled_out() -> None:
+    told = summary(Refusal(f"pool-{number:02}", "x", "is odd") for number in range(37))
+    assert told.startswith("pool-00, pool-01, ")
+    assert told.endswith("pool-08, pool-09: is odd; and 27 more")
+
+
+def test_only_what_a_watch_may_not_have_shown_is_worth_reading_again() -> None:
+    _, refusals = sifted(("gone", "a", "b", "c*"), by_name(four("a", disabled=True), four("b", unadopted=True)))
+    assert doubtful(refusals) == ("gone", "b")
+    assert {refusal.filter for refusal in refusals} >= DOUBTFUL
