@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from allocator.domain.candidates import Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
-    from allocator.domain.record import Entry, Record, Slot
+    from allocator.domain.record import Entry, Holder, Record, Slot
     from allocator.domain.request import Owner, Pod
 
 
@@ -77,6 +77,9 @@ class Endpoints(Protocol):
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         """Delete the SpiderEndpoint while it still speaks of this pod UID."""
 
+    async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
+        """Make the SpiderEndpoint speak of the heir, who has the same addresses, while it speaks of this pod UID."""
+
 
 class ClusterView(Protocol):
     def pod(self, namespace: str, name: str) -> Pod | None:
@@ -91,4 +94,4 @@ class ClusterView(Protocol):
         """The pod's top controller, for the SpiderEndpoint."""
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
-        """Whether the StatefulSet stands, now, and counts this ordinal among its replicas."""
+        """Whether the slot's workload stands, now, and may fill it again."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from allocator.domain.record import REUSE_DELAY, State, released, retained
+from allocator.domain.reclaim import may_run
+from allocator.domain.record import REUSE_DELAY, State, parted, released, retained
+from allocator.domain.slots import public_name
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from allocator.claiming import Memories
-    from allocator.domain.record import Record
+    from allocator.domain.record import Holder, Record
     from allocator.domain.request import DelRequest, Pod
     from allocator.world import World
 
@@ -59,9 +61,14 @@ class Releasing:
             # A DEL for an older sandbox of the same pod comes late: the newer sandbox uses the address.
             if record.holder.container_id == interface.container_id
         ]
-        written = [await self._give_back(record) for record in records]
+        name = public_name(request.pod, records[0].slot if records else None)
+        heirs = {record.address: await self._heir(record) for record in records}
+        if heir := next(filter(None, heirs.values()), None):
+            # Before the records: a repeated DEL finds those, and comes by here again.
+            await self._world.endpoints.hand_over(request.namespace, name, uid, heir)
+        written = [await self._give_back(record, heirs[record.address]) for record in records]
         if not any(record.state in (State.HELD, State.RETAINED) for record in self._world.ledger.own(uid)):
-            await self._world.endpoints.remove(request.namespace, request.pod, uid)
+            await self._world.endpoints.remove(request.namespace, name, uid)
         return tuple(written)
 
     def _named(self, request: DelRequest) -> DelRequest | None:
@@ -79,8 +86,17 @@ class Releasing:
             return pod
         return await self._world.view.read_pod(request.namespace, request.pod)
 
-    async def _give_back(self, record: Record) -> Record:
+    async def _heir(self, record: Record) -> Holder | None:
+        """Who has the address beside the pod and goes on with it: the source of a migration that failed."""
+        peer = record.peer
+        if peer is None or not may_run(peer, await self._world.view.read_pod(peer.namespace, peer.pod)):
+            return None
+        return peer
+
+    async def _give_back(self, record: Record, heir: Holder | None) -> Record:
         now = self._world.clock.now()
+        if heir is not None:
+            return await self._world.ledger.replace(parted(record, heir, now))
         if self._static_pods and record.slot is not None and await self._world.view.slot_is_wanted(record.slot):
             return await self._world.ledger.replace(retained(record, now))
         written = await self._world.ledger.replace(released(record, now, self._reuse_delay))

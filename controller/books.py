@@ -12,8 +12,8 @@ from allocator.domain.addresses import object_name
 from allocator.domain.pool import reserved_of
 from allocator.domain.reclaim import NodeState, Sighting
 from allocator.domain.record import State
+from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, STATEFUL_SET, workload_of
 from allocator.kube.cache import Cache
-from allocator.kube.cluster import slot_is_counted
 from allocator.kube.codec import Malformed, decode_pod, decode_record, decode_reservation
 from allocator.kube.resources import (
     NODES,
@@ -24,16 +24,19 @@ from allocator.kube.resources import (
     SPIDER_RESERVED_IPS,
     STATEFUL_SETS,
 )
+from allocator.kube.slots import is_counted
 from allocator.runtime.logs import get_logger
 from controller.endings import Endings
+from controller.machines import Machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from allocator.domain.addresses import IntervalSet, Version
     from allocator.domain.pool import Reservation
-    from allocator.domain.record import Record
+    from allocator.domain.record import Record, Slot
     from allocator.domain.request import Pod
+    from allocator.domain.slots import Workload
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
     from allocator.kube.view import Change
@@ -50,8 +53,8 @@ STALE_S: Final = 120.0
 class Books:
     """Made anew for each term of leadership. Who wants to hear of changes appends to the `on_...` lists first."""
 
-    def __init__(self, client: KubeClient, *, clock: Clock, static_pods: bool) -> None:
-        self._static_pods = static_pods
+    def __init__(self, client: KubeClient, *, clock: Clock, kept: frozenset[Workload]) -> None:
+        self._kept = kept
         self.endings = Endings(clock)
         self.in_use = 0  # records that are not merely cooling
         self._records: dict[str, Record] = {}
@@ -70,6 +73,7 @@ class Books:
         self.pods = Cache(client, PODS, clock=clock, on_change=self._pod_changed)
         self.nodes = Cache(client, NODES, clock=clock)
         self.stateful_sets = Cache(client, STATEFUL_SETS, clock=clock)
+        self.machines = Machines(client, clock=clock)
 
     @property
     def caches(self) -> dict[str, Cache]:
@@ -119,14 +123,15 @@ class Books:
 
     def sighting(self, record: Record) -> Sighting:
         """A look at the record's holder as the caches have it. KeyError-free: a record without holder sees nobody."""
-        holder = record.holder
+        holder, peer = record.holder, record.peer
         raw = self.pods.get(holder.pod, holder.namespace) if holder else None
         return Sighting(
             record=record,
             pod=None if raw is None else decode_pod(raw),
+            peer_pod=self.pod(peer.namespace, peer.pod) if peer else None,
             node=self.node_state(holder.node if holder else ""),
             ending=None if raw is None else self.endings.see(raw),
-            slot_wanted=self._slot_wanted(record),
+            slot_wanted=record.slot is not None and self.is_wanted(record.slot),
         )
 
     def node_state(self, name: str) -> NodeState:
@@ -137,11 +142,15 @@ class Books:
         ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
         return NodeState.READY if ready else NodeState.NOT_READY
 
-    def _slot_wanted(self, record: Record) -> bool:
-        if record.slot is None or not self._static_pods:
+    def is_wanted(self, slot: Slot) -> bool:
+        """Whether the slot's workload may fill it again."""
+        workload = workload_of(slot)
+        if workload in KNOWN - self._kept:
             return False
-        raw = self.stateful_sets.get(record.slot.name, record.slot.namespace)
-        return raw is not None and slot_is_counted(record.slot, raw)
+        if workload == STATEFUL_SET:
+            raw = self.stateful_sets.get(slot.name, slot.namespace)
+            return raw is not None and is_counted(slot, raw)
+        return workload != MACHINE_INSTANCE or self.machines.is_wanted(slot)
 
     def _address_changed(self, change: Change) -> None:
         old = self._records.get(_name(change))
@@ -155,8 +164,8 @@ class Books:
             self._records[key] = new
             self.in_use += new.state is not State.COOLING
             self._by_pool[new.pool][key] = new
-            if new.holder is not None:
-                self._by_pod[new.holder.pod_uid][key] = new
+            for party in new.parties:
+                self._by_pod[party.pod_uid][key] = new
         _tell(self.on_record, old, new)
 
     def _forget(self, record: Record) -> None:
@@ -164,8 +173,8 @@ class Books:
         del self._records[key]
         self.in_use -= record.state is not State.COOLING
         _drop(self._by_pool, record.pool, key)
-        if record.holder is not None:
-            _drop(self._by_pod, record.holder.pod_uid, key)
+        for party in record.parties:
+            _drop(self._by_pod, party.pod_uid, key)
 
     def _readable_record(self, raw: Object) -> Record | None:
         try:

@@ -6,8 +6,10 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain import slots
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
+from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from allocator.runtime.logs import get_logger
 from controller.books import Books
@@ -19,6 +21,7 @@ from controller.tidy import Cooled, OrphanEndpoints
 from controller.witness import Witness
 
 if TYPE_CHECKING:
+    from allocator.domain.slots import Workload
     from allocator.kube.client import KubeClient
     from allocator.kube.election import Election
     from allocator.runtime.clock import Clock
@@ -52,9 +55,11 @@ class Leading:
 
     async def lead(self) -> None:
         """Runs until cancelled. Each term starts from nothing: what an earlier one suspected no longer counts."""
-        books = Books(self._client, clock=self._clock, static_pods=self._config.conf.enable_stateful_set)
+        conf = self._config.conf
+        kept = slots.kept(stateful_sets=conf.enable_stateful_set, machines=conf.enable_kubevirt_static_ip)
+        books = Books(self._client, clock=self._clock, kept=kept)
         recorder = Recorder(self._client, component="spiderpool-controller", clock=self._clock)
-        hands = self._hands(books, recorder)
+        hands = self._hands(books, recorder, kept)
         projection = Projection(
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
@@ -65,6 +70,7 @@ class Leading:
             async with asyncio.TaskGroup() as group:
                 for name, cache in books.caches.items():
                     group.create_task(cache.run(), name=f"cache-{name}")
+                group.create_task(books.machines.run(), name="machines")
                 group.create_task(recorder.run(), name="events")
                 group.create_task(subnets.cache.run(), name="cache-subnets")
                 group.create_task(subnets.run(), name="subnets")
@@ -96,7 +102,7 @@ class Leading:
         idle_s = self._clock.monotonic() - self._reclaim.turned_at
         return "" if idle_s <= TURN_LIMIT_S else f"the reclaim loop has not turned for {idle_s:.0f} s"
 
-    def _hands(self, books: Books, recorder: Recorder) -> Hands:
+    def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:
         rng = random.SystemRandom()
         client, clock = self._client, self._clock
         return Hands(
@@ -105,9 +111,9 @@ class Leading:
                 client,
                 books.node_state,
                 books.endings,
+                Slots(client, kept, clock=clock, rng=rng),
                 clock=clock,
                 rng=rng,
-                static_pods=self._config.conf.enable_stateful_set,
             ),
             endpoints=KubeEndpoints(client, clock=clock, rng=rng),
             receipts=Receipts(recorder, namespace=self._config.namespace, lease=LEASE),

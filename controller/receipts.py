@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain.addresses import object_name
+from allocator.domain.record import State
 from allocator.kube.codec import encode_time
 from allocator.kube.resources import LEASES, PODS, SPIDER_IP_ADDRESSES
 from allocator.runtime.logs import get_logger
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_DID: Final = {"Cooling": "released", "Retained": "retained"}
+_DID: Final = {"Cooling": "released", "Retained": "retained", "Held": "parted"}
 
 
 class Receipts:
@@ -35,9 +36,7 @@ class Receipts:
 
     def moved(self, read: Record, after: Record, verdict: Verdict, seen: tuple[datetime, datetime]) -> None:
         """`read` is the record as it was read right before; `seen` the times of the first and the second sighting."""
-        holder = read.holder
-        if holder is None:
-            raise AssertionError("a record without a holder is never moved by reclaim")
+        holder = _departed(read, after)
         first, second = (encode_time(moment) for moment in seen)
         did = _DID[after.state.value]
         fields: dict[str, Any] = {
@@ -85,6 +84,15 @@ class Receipts:
             action="Reclaim",
             message=f"{would_free} of {total} addresses in use are waiting to be freed; reclaim goes on",
         )
+
+
+def _departed(read: Record, after: Record) -> Holder:
+    """Whose pod is gone: of two that had the address, the one that is not left."""
+    gone = [party for party in read.parties if after.state is State.HELD and party not in after.parties]
+    holder = gone[0] if gone else read.holder
+    if holder is None:
+        raise AssertionError("a record without a holder is never moved by reclaim")
+    return holder
 
 
 def _address(record: Record) -> Object:

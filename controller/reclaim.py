@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import Act, cooling_time, judge, stands_for
-from allocator.domain.record import released, retained
+from allocator.domain.reclaim import Act, cooling_time, judge, stands_for, survivor
+from allocator.domain.record import parted, released, retained
+from allocator.domain.slots import public_name
 from allocator.runtime.logs import get_logger
 from controller.suspects import BRAKE_CONFIRM_S, Brake, Suspects
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-    from allocator.domain.reclaim import Rules, Verdict
-    from allocator.domain.record import Holder, Record
+    from allocator.domain.reclaim import Rules, Sighting, Verdict
+    from allocator.domain.record import Record
     from allocator.ports import Endpoints, Ledger
     from allocator.runtime.clock import Clock
     from controller.books import Books
@@ -154,7 +155,7 @@ class Reclaim:
         ready = [
             suspect
             for suspect in self._suspects.due(self._clock.monotonic(), self._config.grace_s)
-            if suspect.subject.verdict.act is Act.RETAIN or self._brake.lets(_token(suspect), waiting, total)
+            if suspect.subject.verdict.act is not Act.RELEASE or self._brake.lets(_token(suspect), waiting, total)
         ]
         for start in range(0, len(ready), PARALLEL):
             async with asyncio.TaskGroup() as group:
@@ -179,8 +180,8 @@ class Reclaim:
             if freed is not None:
                 await self._remove_endpoint(freed)
 
-    async def _settle_live(self, suspect: Suspect[Case]) -> Holder | None:
-        """Look again, and write. The last holder when the address was freed."""
+    async def _settle_live(self, suspect: Suspect[Case]) -> Record | None:
+        """Look again, and write. The record as it was read, when the address was freed."""
         began = self._clock.monotonic()
         record = await self._hands.ledger.read(suspect.subject.record.address)
         if record is None or _edition(record) != suspect.edition:
@@ -194,29 +195,44 @@ class Reclaim:
         if not self._hands.may_act() or self._clock.monotonic() - began > self._config.renew_deadline_s:
             _log.warning("verdict_void", address=suspect.key, why="the lease could not be proven in time")
             return None
-        cools = cooling_time(verdict, seen.node, self._config.reuse_delay)
-        moved = retained(record, now) if verdict.act is Act.RETAIN else released(record, now, cools)
-        after = await self._hands.ledger.replace(moved)
+        if verdict.act is Act.PART and record.holder is not None:
+            stays, name = survivor(seen), public_name(record.holder.pod, record.slot)
+            await self._hands.endpoints.hand_over(stays.namespace, name, record.holder.pod_uid, stays)
+        after = await self._hands.ledger.replace(self._moved(record, verdict, seen))
         self._hands.receipts.moved(record, after, verdict, (suspect.first_at, now))
-        return record.holder if verdict.act is Act.RELEASE else None
+        return record if verdict.act is Act.RELEASE else None
 
-    async def _remove_endpoint(self, holder: Holder) -> None:
+    def _moved(self, record: Record, verdict: Verdict, seen: Sighting) -> Record:
+        now = self._clock.now()
+        match verdict.act:
+            case Act.RETAIN:
+                return retained(record, now)
+            case Act.PART:
+                return parted(record, survivor(seen), now)
+            case _:
+                return released(record, now, cooling_time(verdict, seen.node, self._config.reuse_delay))
+
+    async def _remove_endpoint(self, freed: Record) -> None:
         """The endpoint goes with the last address of its pod. One that stays is found by the sweep for orphans.
 
         The cache is good enough to know the others: it has our own writes, and a UID that is gone claims nothing new.
         """
+        holder = freed.holder
+        if holder is None:
+            return
+        name = public_name(holder.pod, freed.slot)
         if any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
             return
         try:
             async with asyncio.timeout(self._config.renew_deadline_s):
-                await self._hands.endpoints.remove(holder.namespace, holder.pod, holder.pod_uid)
+                await self._hands.endpoints.remove(holder.namespace, name, holder.pod_uid)
         except (errors.IpamError, errors.Conflict, TimeoutError) as error:
             why = str(error) or type(error).__name__
-            _log.warning("endpoint_not_removed", endpoint=f"{holder.namespace}/{holder.pod}", why=why)
+            _log.warning("endpoint_not_removed", endpoint=f"{holder.namespace}/{name}", why=why)
         except Exception:  # noqa: BLE001 - the border of one endpoint: its address has been freed
-            _log.exception("endpoint_not_removed", endpoint=f"{holder.namespace}/{holder.pod}")
+            _log.exception("endpoint_not_removed", endpoint=f"{holder.namespace}/{name}")
         else:
-            self._hands.receipts.endpoint_removed(holder.namespace, holder.pod, holder.pod_uid)
+            self._hands.receipts.endpoint_removed(holder.namespace, name, holder.pod_uid)
 
 
 def _edition(record: Record) -> str:

@@ -11,6 +11,8 @@ from allocator.domain import errors
 from allocator.domain.addresses import object_name
 from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, stands_for
 from allocator.domain.record import REUSE_DELAY, State
+from allocator.domain.request import Owner
+from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, slot_of
 from allocator.kube.codec import is_unadopted
 from allocator.runtime.logs import get_logger
 from controller.reclaim import PARALLEL, TICK_S, Hands
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import timedelta
 
-    from allocator.domain.record import Record
+    from allocator.domain.record import Record, Slot
     from controller.books import Books
     from controller.suspects import Suspect
 
@@ -28,6 +30,8 @@ _log = get_logger(__name__)
 
 # Clocks differ: an address is not forgotten while its agent may still hold it to be cooling.
 SLACK_S: Final = 1.0
+# The owners' kinds of endpoints that no pod owns.
+_STATIC: Final = frozenset(kind for _, kind in KNOWN)
 # After a deletion that failed.
 RETRY_S: Final = 5.0
 
@@ -107,9 +111,12 @@ class Cooled:
 
 @dataclass(frozen=True, slots=True)
 class _EndpointOf:
+    """`machine` is the slot of a virtual machine, whose name the endpoint has; else it has that of the pod."""
+
     namespace: str
     name: str
     pod_uid: str
+    machine: Slot | None
 
 
 class OrphanEndpoints:
@@ -145,8 +152,7 @@ class OrphanEndpoints:
         clock = self._hands.clock
         orphans = {}
         for found in _ours(self._books.endpoints.items(), self._is_adopted):
-            pod = self._books.pod(found.namespace, found.name)
-            if is_gone(found.pod_uid, pod) and not _any_stands(self._books.of_pod(found.pod_uid), found):
+            if not self._is_used(found) and not _any_stands(self._books.of_pod(found.pod_uid), found):
                 orphans[f"{found.namespace}/{found.name}"] = found
         self._suspects.keep_only(orphans)
         for key, found in orphans.items():
@@ -157,13 +163,23 @@ class OrphanEndpoints:
         raw = self._books.pools.get(pool)
         return raw is None or not is_unadopted(raw)
 
+    def _is_used(self, found: _EndpointOf) -> bool:
+        if found.machine is not None:
+            return self._books.is_wanted(found.machine)
+        return not is_gone(found.pod_uid, self._books.pod(found.namespace, found.name))
+
+    async def _is_used_now(self, found: _EndpointOf) -> bool:
+        if found.machine is not None:
+            return await self._hands.witness.is_wanted(found.machine)
+        return not is_gone(found.pod_uid, await self._hands.witness.pod(found.namespace, found.name))
+
     async def _settle(self, suspect: Suspect[_EndpointOf]) -> None:
         self._suspects.clear(suspect.key)
         found = suspect.subject
         try:
-            pod = await self._hands.witness.pod(found.namespace, found.name)
+            is_used = await self._is_used_now(found)
             records = self._books.of_pod(found.pod_uid)
-            if _any_stands(records, found) or not is_gone(found.pod_uid, pod) or not self._hands.may_act():
+            if is_used or _any_stands(records, found) or not self._hands.may_act():
                 return
             await self._hands.endpoints.remove(found.namespace, found.name, found.pod_uid)
         except (errors.IpamError, errors.Conflict) as error:
@@ -177,15 +193,18 @@ def _any_stands(records: Iterable[Record], found: _EndpointOf) -> bool:
 
 
 def _ours(raws: Iterable[Mapping[str, Any]], is_adopted: Callable[[str], bool]) -> Iterable[_EndpointOf]:
-    """The endpoints that a pod owns, and those without owner that are of a StatefulSet's pod as ours are."""
+    """The endpoints that a pod owns, and those without owner that are of a slot as ours are."""
     for raw in raws:
         meta, status = raw["metadata"], raw.get("status") or {}
-        current = status.get("current") or {}
+        current, kind = status.get("current") or {}, status.get("ownerControllerType")
         owned = any(each.get("kind") == "Pod" for each in meta.get("ownerReferences") or ())
-        static = not meta.get("ownerReferences") and status.get("ownerControllerType") == "StatefulSet"
+        static = not meta.get("ownerReferences") and kind in _STATIC
         if not current.get("uid") or not (owned or (static and all(map(is_adopted, _pools_of(current))))):
             continue
-        yield _EndpointOf(meta["namespace"], meta["name"], current["uid"])
+        namespace, name, machine = meta["namespace"], meta["name"], None
+        if static and kind == MACHINE_INSTANCE[1]:
+            machine = slot_of(namespace, "", Owner(*MACHINE_INSTANCE, name))
+        yield _EndpointOf(namespace, name, current["uid"], machine)
 
 
 def _pools_of(current: Mapping[str, Any]) -> set[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from allocator.domain.addresses import version_of
+from allocator.domain.slots import public_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +44,10 @@ class Endpoint:
     pod: Pod
     owner: Owner
     assigned: tuple[Assigned, ...]
+
+    @property
+    def name(self) -> str:
+        return public_name(self.pod.name, self.pod.slot)
 
     @property
     def is_static(self) -> bool:

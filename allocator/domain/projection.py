@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from allocator.domain.addresses import IntervalSet
 from allocator.domain.record import State
+from allocator.domain.slots import public_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,14 +122,17 @@ def project_unreadable(  # noqa: PLR0913 - as above
 
 
 def allocated_text(in_use: Sequence[Record]) -> str | None:
-    """`status.allocatedIPs` as the original writes it: JSON, keys sorted as text, `pod` and `podUid` only."""
+    """`status.allocatedIPs` as the original writes it: JSON, keys sorted as text, `pod` and `podUid` only.
+
+    A virtual machine's `pod` has the name of the machine.
+    """
     if not 0 < len(in_use) <= TEXT_LIMIT:
         return None
     entries = {}
     for record in in_use:
         holder = record.holder
         entries[str(record.address)] = {
-            "pod": f"{holder.namespace}/{holder.pod}" if holder else "",
+            "pod": f"{holder.namespace}/{public_name(holder.pod, record.slot)}" if holder else "",
             "podUid": holder.pod_uid if holder else "",
         }
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))

@@ -8,6 +8,9 @@ later and made of live reads, comes to the same end. The table:
     terminating past its grace, by both clocks           otherwise:   release            otherwise:   release
     anything else                                        keep                            keep
 
+While a virtual machine migrates, two pods have the address. Where one of them is gone the other goes on with it alone;
+the table is for the time when both are.
+
 Cooling, Quarantined and Conflict records, and states that this version does not know, are nobody's to free here.
 """
 
@@ -23,13 +26,14 @@ from allocator.domain.record import State
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from allocator.domain.record import Record
+    from allocator.domain.record import Holder, Record
     from allocator.domain.request import Pod
 
 
 class Act(StrEnum):
     KEEP = "Keep"
     RETAIN = "Retain"
+    PART = "Part"
     RELEASE = "Release"
 
 
@@ -39,6 +43,7 @@ class Why(StrEnum):
     NOT_OURS_TO_FREE = "NotOursToFree"
     POD_STANDS = "PodStands"
     SLOT_WANTED = "SlotWanted"
+    PARTNER_GONE = "PartnerGone"
     POD_MISSING = "PodMissing"
     POD_REPLACED = "PodReplaced"
     POD_FINISHED = "PodFinished"
@@ -83,11 +88,12 @@ class Ending:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
     """What one look saw. `pod` is whoever has the holder's name now, `ending` its deletion when it is being deleted;
-    `slot_wanted` is False without a slot.
+    `peer_pod` is whoever has the peer's name; `slot_wanted` is False without a slot.
     """
 
     record: Record
     pod: Pod | None
+    peer_pod: Pod | None = None
     node: NodeState
     ending: Ending | None = None
     slot_wanted: bool = False
@@ -109,16 +115,25 @@ _FREEABLE: Final = (State.HELD, State.RETAINED)
 
 
 def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
-    """What this one look says. RETAIN and RELEASE make a suspect, never more."""
+    """What this one look says. RETAIN, PART and RELEASE make a suspect, never more."""
     record = seen.record
     if record.state not in _FREEABLE or record.holder is None:
         return Verdict(Act.KEEP, Why.NOT_OURS_TO_FREE)
+    if record.peer is not None and (standing := _standing(seen)):
+        is_pair = len(standing) == len(record.parties)
+        return Verdict(Act.KEEP, Why.POD_STANDS) if is_pair else Verdict(Act.PART, Why.PARTNER_GONE)
     why = _absence(seen, rules.extra_grace, now)
     if why is None or not _switched_on(why, seen, rules):
         return Verdict(Act.KEEP, Why.POD_STANDS)
     if record.slot is not None and seen.slot_wanted:
         return Verdict(Act.RETAIN, why) if record.state is State.HELD else Verdict(Act.KEEP, Why.SLOT_WANTED)
     return Verdict(Act.RELEASE, why if record.state is State.HELD else Why.SLOT_UNWANTED)
+
+
+def survivor(seen: Sighting) -> Holder:
+    """Of two that have the address the one that goes on with it, for the verdict PART."""
+    (only,) = _standing(seen)
+    return only
 
 
 def cooling_time(verdict: Verdict, node: NodeState, reuse_delay: timedelta) -> timedelta:
@@ -136,9 +151,23 @@ def is_gone(pod_uid: str, pod: Pod | None) -> bool:
     return pod is None or pod.uid != pod_uid
 
 
+def may_run(holder: Holder, pod: Pod | None) -> bool:
+    """Whether the holder's containers may run; `pod` is whoever has its name now.
+
+    That a pod is being deleted proves nothing: its node may be cut off, and its containers run on.
+    """
+    return pod is not None and pod.uid == holder.pod_uid and not pod.is_over
+
+
 def stands_for(record: Record, pod_uid: str) -> bool:
     """Whether the record keeps its address for this pod, or for the pod's successor."""
-    return record.state in _FREEABLE and record.holder is not None and record.holder.pod_uid == pod_uid
+    return record.state in _FREEABLE and any(party.pod_uid == pod_uid for party in record.parties)
+
+
+def _standing(seen: Sighting) -> tuple[Holder, ...]:
+    """Those of the holder and its peer that may run."""
+    pods = (seen.pod, seen.peer_pod)
+    return tuple(party for party, pod in zip(seen.record.parties, pods, strict=False) if may_run(party, pod))
 
 
 def _absence(seen: Sighting, extra_grace: timedelta, now: datetime) -> Why | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from allocator.domain.record import Slot
+from allocator.domain.slots import slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    from allocator.domain.record import Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class Pod:
     # Which controller made it (metadata.ownerReferences with controller: true); None for a bare pod.
     controller: Owner | None = None
     deleted_at: datetime | None = None
+    # Whether the operator wants pods of this workload to keep their addresses.
+    keeps_slot: bool = True
 
     @property
     def alive(self) -> bool:
@@ -76,7 +80,7 @@ class Pod:
         Succeeded and Failed are final whatever the restart policy (PodPhase in k8s.io/api core/v1): a pod that was
         evicted, or that a node's shutdown ended, stays Failed with restartPolicy Always until somebody deletes it.
         """
-        return self.deleted_at is None and self.phase not in ("Succeeded", "Failed")
+        return self.deleted_at is None and not self.is_over
 
     def answers_to(self, uid: str) -> bool:
         """Whether the runtime means this pod by that UID. Of a pod from a kubelet's own files it knows no other than
@@ -85,18 +89,11 @@ class Pod:
         return uid in (self.uid, self.annotations.get("kubernetes.io/config.mirror"))
 
     @property
+    def is_over(self) -> bool:
+        """Whether its containers have ended for good (PodPhase): unlike one that is only being deleted."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
     def slot(self) -> Slot | None:
-        """The StatefulSet ordinal that the pod fills: owner and name must agree, a name alone proves nothing."""
-        owner = self.controller
-        if owner is None or (owner.api_version, owner.kind) != ("apps/v1", "StatefulSet"):
-            return None
-        prefix, _, ordinal = self.name.rpartition("-")
-        if prefix != owner.name or not ordinal.isdecimal():
-            return None
-        return Slot(
-            api_version=owner.api_version,
-            kind=owner.kind,
-            namespace=self.namespace,
-            name=owner.name,
-            ordinal=int(ordinal),
-        )
+        """The place in a workload that the pod fills, unless the operator has switched it off."""
+        return slot_of(self.namespace, self.name, self.controller) if self.keeps_slot else None

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain.candidates import Surroundings
 from allocator.domain.request import Owner
+from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, workload_of
 from allocator.kube.cache import Cache
 from allocator.kube.codec import decode_controller, decode_pod
 from allocator.kube.errors import NotFound
 from allocator.kube.patience import patiently
-from allocator.kube.resources import JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, STATEFUL_SETS
+from allocator.kube.resources import JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS
+from allocator.kube.slots import Slots
 
 if TYPE_CHECKING:
     import random
 
     from allocator.domain.record import Slot
     from allocator.domain.request import Pod
+    from allocator.domain.slots import Workload
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
@@ -43,9 +46,18 @@ class NodeView:
     """ClusterView of one node. `caches` must run; the view answers for pods of this node only."""
 
     def __init__(
-        self, client: KubeClient, node: str, *, clock: Clock, rng: random.Random, networks: Networks = NO_NETWORKS
+        self,
+        client: KubeClient,
+        node: str,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        networks: Networks = NO_NETWORKS,
+        kept: frozenset[Workload] = KNOWN,
     ) -> None:
         self._client = client
+        self._kept = kept
+        self._slots = Slots(client, kept, clock=clock, rng=rng)
         self._networks = networks
         self._clock = clock
         self._rng = rng
@@ -61,11 +73,17 @@ class NodeView:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         raw = self.pods.get(name, namespace)
-        return None if raw is None else decode_pod(raw)
+        return None if raw is None else decode_pod(raw, self._kept)
+
+    def machine_pod(self, namespace: str, machine: str) -> Pod | None:
+        """The pod on this node that runs the virtual machine, one that is not ending first."""
+        pods = (decode_pod(raw, self._kept) for raw in self.pods.items() if raw["metadata"]["namespace"] == namespace)
+        found = [pod for pod in pods if pod.slot is not None and _is_machine(pod.slot, machine)]
+        return min(found, key=lambda pod: not pod.alive, default=None)
 
     async def read_pod(self, namespace: str, name: str) -> Pod | None:
         raw = await self._read(PODS, name, namespace)
-        return None if raw is None else decode_pod(raw)
+        return None if raw is None else decode_pod(raw, self._kept)
 
     async def surroundings(self, pod: Pod) -> Surroundings:
         # A namespace younger than the watch's last word is read live.
@@ -96,8 +114,7 @@ class NodeView:
         return self._owners[controller.uid]
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
-        raw = await self._read(STATEFUL_SETS, slot.name, slot.namespace)
-        return raw is not None and slot_is_counted(slot, raw)
+        return await self._slots.is_wanted(slot)
 
     async def _read(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
         async def attempt() -> Object | None:
@@ -109,11 +126,5 @@ class NodeView:
         return await patiently(f"read {resource.kind} {name}", attempt, clock=self._clock, rng=self._rng)
 
 
-def slot_is_counted(slot: Slot, stateful_set: Object) -> bool:
-    """Whether the StatefulSet counts the ordinal among its replicas, and is not on its way out."""
-    if stateful_set["metadata"].get("deletionTimestamp"):
-        return False
-    spec = stateful_set.get("spec") or {}
-    start = int((spec.get("ordinals") or {}).get("start") or 0)
-    replicas = spec.get("replicas")
-    return start <= slot.ordinal < start + (1 if replicas is None else int(replicas))
+def _is_machine(slot: Slot, name: str) -> bool:
+    return workload_of(slot) == MACHINE_INSTANCE and slot.name == name

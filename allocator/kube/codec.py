@@ -23,6 +23,7 @@ from allocator.domain.pool import Edition, Pool, Reservation, Route
 from allocator.domain.record import Holder, Record, Slot, State
 from allocator.domain.request import Owner, Pod
 from allocator.domain.selectors import LabelSelector, Operator, Requirement
+from allocator.domain.slots import KNOWN
 from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, Object
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Version
     from allocator.domain.endpoint import Assigned, Endpoint
+    from allocator.domain.slots import Workload
 
 # status.allocationSource of a pool whose status.allocatedIPs our projection wrote from the ledger.
 LEDGER: Final = "Ledger"
@@ -131,6 +133,7 @@ def decode_record(raw: Object) -> Record:
             unreadable,
             state=State(spec["state"]),
             holder=_decode_holder(spec.get("holder")),
+            peer=_decode_holder(spec.get("peer")),
             slot=_decode_slot(spec.get("slot")),
             since=decode_time(spec.get("since")) or unreadable.since,
             until=decode_time(spec.get("until")),
@@ -158,27 +161,21 @@ def encode_move(record: Record) -> Object:
 
     A patch and not a whole object, so that fields which this version does not know stay.
     """
-    return {
-        "metadata": {"uid": record.uid, "resourceVersion": record.resource_version},
-        "spec": _moving_fields(record),
-    }
+    spec = _moving_fields(record)
+    for party in ("holder", "peer"):
+        if spec[party]:
+            # A merge would keep what an earlier holder said.
+            spec[party].setdefault("network", None)
+    return {"metadata": {"uid": record.uid, "resourceVersion": record.resource_version}, "spec": spec}
 
 
 def _moving_fields(record: Record) -> dict[str, Any]:
-    holder, slot = record.holder, record.slot
+    slot = record.slot
     return {
         "pool": record.pool,
         "state": record.state.value,
-        "holder": holder
-        and {
-            "namespace": holder.namespace,
-            "pod": holder.pod,
-            "podUID": holder.pod_uid,
-            "interface": holder.interface,
-            "node": holder.node,
-            "containerID": holder.container_id,
-            **({"network": holder.network} if holder.network else {}),
-        },
+        "holder": record.holder and _encode_holder(record.holder),
+        "peer": record.peer and _encode_holder(record.peer),
         "slot": slot
         and {
             "apiVersion": slot.api_version,
@@ -189,6 +186,18 @@ def _moving_fields(record: Record) -> dict[str, Any]:
         },
         "since": encode_time(record.since),
         "until": record.until and encode_time(record.until),
+    }
+
+
+def _encode_holder(holder: Holder) -> dict[str, Any]:
+    return {
+        "namespace": holder.namespace,
+        "pod": holder.pod,
+        "podUID": holder.pod_uid,
+        "interface": holder.interface,
+        "node": holder.node,
+        "containerID": holder.container_id,
+        **({"network": holder.network} if holder.network else {}),
     }
 
 
@@ -218,7 +227,9 @@ def _decode_slot(raw: Mapping[str, Any] | None) -> Slot | None:
     )
 
 
-def decode_pod(raw: Object) -> Pod:
+def decode_pod(raw: Object, kept: frozenset[Workload] = KNOWN) -> Pod:
+    """`kept` are the workloads whose pods keep their addresses."""
+    controller = decode_controller(raw)
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     return Pod(
         namespace=meta["namespace"],
@@ -229,8 +240,9 @@ def decode_pod(raw: Object) -> Pod:
         annotations=meta.get("annotations") or {},
         phase=status.get("phase") or "Pending",
         reason=status.get("reason") or "",
-        controller=decode_controller(raw),
+        controller=controller,
         deleted_at=decode_time(meta.get("deletionTimestamp")),
+        keeps_slot=controller is not None and (controller.api_version, controller.kind) in kept,
     )
 
 
@@ -250,7 +262,7 @@ def encode_endpoint(endpoint: Endpoint) -> Object:
         "apiVersion": SPIDER_ENDPOINTS.api_version,
         "kind": SPIDER_ENDPOINTS.kind,
         "metadata": {
-            "name": pod.name,
+            "name": endpoint.name,
             "namespace": pod.namespace,
             **({} if endpoint.is_static else {"ownerReferences": owners}),
         },

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
+    from allocator.domain.record import Holder
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
     from allocator.kube.view import Change
@@ -176,8 +177,7 @@ class KubeEndpoints:
         self._rng = rng
 
     async def write(self, endpoint: Endpoint) -> None:
-        pod = endpoint.pod
-        what = f"write SpiderEndpoint {pod.namespace}/{pod.name}"
+        what = f"write SpiderEndpoint {endpoint.pod.namespace}/{endpoint.name}"
         for _ in range(ENDPOINT_TRIES):
             if await patiently(what, lambda: self._write_once(endpoint), clock=self._clock, rng=self._rng):
                 return
@@ -194,6 +194,22 @@ class KubeEndpoints:
                 return
 
         await patiently(f"delete SpiderEndpoint {namespace}/{name}", attempt, clock=self._clock, rng=self._rng)
+
+    async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
+        async def attempt() -> None:
+            try:
+                found = await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
+                if _pod_uid(found) == pod_uid:
+                    version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                    current = {"uid": heir.pod_uid, "node": heir.node}
+                    patch = {"metadata": version, "status": {"current": current}}
+                    await self._client.patch(SPIDER_ENDPOINTS, name, patch, namespace=namespace)
+            except (NotFound, Conflict):
+                # Gone, or written by somebody who knows better.
+                return
+
+        what = f"write SpiderEndpoint {namespace}/{name}"
+        await patiently(what, attempt, clock=self._clock, rng=self._rng)
 
     async def _write_once(self, endpoint: Endpoint) -> bool:
         wanted = encode_endpoint(endpoint)

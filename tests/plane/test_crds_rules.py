@@ -166,6 +166,7 @@ MOVES = {
     ),
     "migration": (HELD, {**HELD, "peer": OTHER}, True),
     "end of migration": ({**HELD, "peer": OTHER}, {**HELD, "holder": OTHER}, True),
+    "peer of a released one": ({**HELD, "peer": OTHER}, {**COOLING, "peer": OTHER}, False),
     "retain": (HELD_IN_SLOT, RETAINED, True),
     "retain without a slot": (HELD, {"state": "Retained", "holder": HOLDER}, False),
     "release": (HELD, COOLING, True),

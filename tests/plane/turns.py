@@ -9,8 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from allocator.domain.reclaim import Rules
+from allocator.domain.slots import KNOWN
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
+from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from controller.books import Books
 from controller.receipts import Receipts
@@ -41,11 +43,13 @@ async def leading(
     deaf_to: str = "",
 ) -> AsyncIterator[T]:
     """What `build` makes, once the caches are complete. The cache `deaf_to` hears nothing more from then on."""
-    books = Books(kube, clock=clock, static_pods=True)
+    books = Books(kube, clock=clock, kept=KNOWN)
     rng = random.Random(1)  # noqa: S311 - jitter
     hands = Hands(
         ledger=KubeLedger(kube, books.addresses, clock=clock, rng=rng),
-        witness=Witness(kube, books.node_state, books.endings, clock=clock, rng=rng, static_pods=True),
+        witness=Witness(
+            kube, books.node_state, books.endings, Slots(kube, KNOWN, clock=clock, rng=rng), clock=clock, rng=rng
+        ),
         endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
         receipts=Receipts(Recorder(kube, component="test", clock=clock), namespace="default", lease="none"),
         may_act=may_act,
@@ -54,6 +58,7 @@ async def leading(
     built = build(books, hands)
     async with asyncio.TaskGroup() as group:
         tasks = {name: group.create_task(cache.run()) for name, cache in books.caches.items()}
+        tasks["machines"] = group.create_task(books.machines.run())
         await books.wait_synced()
         if deaf_to:
             tasks[deaf_to].cancel()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
-    from allocator.domain.record import Entry, Record, Slot
+    from allocator.domain.record import Entry, Holder, Record, Slot
     from allocator.domain.request import Pod
 
 
@@ -143,12 +143,18 @@ class MemoryEndpoints:
         self.written: dict[tuple[str, str], Endpoint] = {}
 
     async def write(self, endpoint: Endpoint) -> None:
-        self.written[endpoint.pod.namespace, endpoint.pod.name] = endpoint
+        self.written[endpoint.pod.namespace, endpoint.name] = endpoint
 
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         found = self.written.get((namespace, name))
         if found is not None and found.pod.uid == pod_uid:
             del self.written[namespace, name]
+
+    async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
+        found = self.written.get((namespace, name))
+        if found is not None and found.pod.uid == pod_uid:
+            pod = replace(found.pod, name=heir.pod, uid=heir.pod_uid, node=heir.node)
+            self.written[namespace, name] = replace(found, pod=pod)
 
 
 class MemoryView:
