@@ -8,7 +8,6 @@ single address.
 from __future__ import annotations
 
 import ipaddress
-import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -24,8 +23,6 @@ Span: TypeAlias = tuple[int, int]
 
 # Counts are int64 in the CRDs; a larger set is shown as this many, as the original does.
 COUNT_LIMIT: Final = 2**63 - 1
-_IPV4_NAME: Final = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
-_IPV6_NAME: Final = re.compile(r"[0-9a-f]{1,4}(-[0-9a-f]{1,4}){7}")
 
 
 class AddressError(ValueError):
@@ -105,14 +102,12 @@ def object_name(address: Address) -> str:
 
 def address_of(name: str) -> Address:
     """The address that `object_name` made `name` from. AddressError when it is no such name."""
-    if _IPV4_NAME.fullmatch(name):
-        address = parse_address(name, 4)
-    elif _IPV6_NAME.fullmatch(name):
-        address = parse_address(name.replace("-", ":"), 6)
-    else:
-        raise AddressError(f'"{name}" names no address')
-    if object_name(address) != name:
-        raise AddressError(f'"{name}" names no address: write "{object_name(address)}"')
+    try:
+        address = IPv6Address(name.replace("-", ":")) if "-" in name else IPv4Address(name)
+    except ipaddress.AddressValueError:
+        address = None
+    if address is None or object_name(address) != name or getattr(address, "ipv4_mapped", None):
+        raise AddressError(f'"{name}" names no address: 10.0.0.1 does, and fd00-0-0-0-0-0-0-1')
     return address
 
 

@@ -4,10 +4,10 @@ No generated models: they drop fields that they do not know, and an object is wr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -17,6 +17,8 @@ from allocator.kube import wire
 from allocator.kube.access import Access, find_access
 from allocator.kube.errors import Gone, Unreachable
 from allocator.kube.resources import Object, Objects, Resource
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 PAGE_SIZE = 500  # client-go's: pages the API server can make without hurting
 # kube-apiserver sends a bookmark about once a minute: a watch that is silent for longer is half open.
@@ -120,6 +122,15 @@ class KubeClient:
                 if page_size is None:
                     raise
         raise AssertionError("unreachable: the last turn returns or raises")
+
+    async def list_as(self, resource: Resource, form: type[T], *, field_selector: str = "") -> Sequence[T]:
+        """Everything, live, in one page, of each item only what the msgspec `form` names: that decodes ten times faster
+        than whole objects, and a list without pages comes from the API server's watch cache.
+        """
+        params = wire.filled(fieldSelector=field_selector)
+        path = resource.path()
+        _, payload = await self._send("GET", path, params=params, body=None, content_type=wire.JSON, accept=wire.JSON)
+        return wire.items("GET", path, payload, form)
 
     async def create(
         self, resource: Resource, obj: Object, *, namespace: str | None = None, dry_run: bool = False

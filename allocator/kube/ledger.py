@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
 from allocator.kube.codec import Malformed, decode_record, encode_move, encode_record
+from allocator.kube.entries import EntryForm, decode_entry
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
 from allocator.kube.patience import TRANSIENT, patiently
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
     from allocator.runtime.clock import Clock
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 _log = get_logger(__name__)
@@ -100,10 +102,10 @@ class KubeLedger:
         return None if raw is None else decode_record(raw)
 
     async def in_pool(self, pool: str) -> Sequence[Entry]:
-        return [record.entry for record in await self._list(f"spec.pool={pool}")]
+        return await self._entries(f"spec.pool={pool}")
 
     async def everything(self) -> Sequence[Entry]:
-        return [record.entry for record in await self._list("")]
+        return await self._entries("")
 
     async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
         return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")
@@ -115,14 +117,23 @@ class KubeLedger:
         return self._indexed("podUID", pod_uid)
 
     def _indexed(self, field: str, value: str) -> Sequence[Record]:
-        return _decoded(raw for raw in self._index.items() if (raw["spec"].get("holder") or {}).get(field) == value)
+        return _decoded(
+            decode_record, (raw for raw in self._index.items() if (raw["spec"].get("holder") or {}).get(field) == value)
+        )
+
+    async def _entries(self, field_selector: str) -> Sequence[Entry]:
+        async def attempt() -> Sequence[EntryForm]:
+            return await self._client.list_as(SPIDER_IP_ADDRESSES, EntryForm, field_selector=field_selector)
+
+        forms = await self._patiently(f"list addresses with {field_selector or 'any field'}", attempt)
+        return _decoded(decode_entry, forms)
 
     async def _list(self, field_selector: str) -> Sequence[Record]:
         async def attempt() -> list[Object]:
             items, _ = await self._client.list_all(SPIDER_IP_ADDRESSES, field_selector=field_selector)
             return items
 
-        return _decoded(await self._patiently(f"list addresses with {field_selector or 'any field'}", attempt))
+        return _decoded(decode_record, await self._patiently(f"list addresses with {field_selector}", attempt))
 
     async def _read(self, address: Address) -> Object | None:
         async def attempt() -> Object | None:
@@ -151,12 +162,12 @@ def _says_the_same(found: Record, meant: Record) -> bool:
     return (found.state, found.holder, found.since, found.pool) == (meant.state, meant.holder, meant.since, meant.pool)
 
 
-def _decoded(raws: Iterable[Object]) -> Sequence[Record]:
-    records = []
+def _decoded(decode: Callable[[R], T], raws: Iterable[R]) -> Sequence[T]:
+    found = []
     for raw in raws:
         try:
-            records.append(decode_record(raw))
+            found.append(decode(raw))
         except Malformed as error:
             # Its name is no address: it blocks none.
             _log.error("address_object_left_out", why=str(error))
-    return records
+    return found

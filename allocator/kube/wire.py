@@ -1,13 +1,16 @@
 """What goes over the wire: content types, the frames of a watch, answers and what they mean."""
 
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 import msgspec
 
 from allocator.kube.errors import ApiError, Unreachable, from_response
 from allocator.kube.resources import Object, Resource
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 JSON = "application/json"
 AS_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -68,6 +71,23 @@ def decoded(method: str, path: str, payload: bytes) -> Any:
         return msgspec.json.decode(payload)
     except msgspec.DecodeError as error:
         raise Unreachable(f"{method} {path}: the answer is not whole: {error}") from error
+
+
+def items(method: str, path: str, payload: bytes, form: type[T]) -> Sequence[T]:
+    """The items of a list, each decoded to the form and no further."""
+    try:
+        return _list_decoder(form).decode(payload).items
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"{method} {path}: the answer is not whole: {error}") from error
+
+
+class _List(msgspec.Struct, Generic[T]):
+    items: list[T]
+
+
+@cache
+def _list_decoder(form: type[T]) -> msgspec.json.Decoder[_List[T]]:
+    return msgspec.json.Decoder(_List[form])  # type: ignore[valid-type]
 
 
 def refusal(response: aiohttp.ClientResponse, payload: bytes) -> ApiError:
