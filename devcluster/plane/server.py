@@ -19,9 +19,10 @@ from devcluster.plane.api import Api, Call
 from devcluster.plane.builtins import BUILTINS
 from devcluster.plane.handlers import Handlers, answer
 from devcluster.plane.housekeeping import Housekeeper
+from devcluster.plane.metrics import Metrics
 from devcluster.plane.problems import Object, Problem
 from devcluster.plane.registry import Registry
-from devcluster.plane.request import BODY_LIMIT, parse_path
+from devcluster.plane.request import BODY_LIMIT, Target, parse_path
 from devcluster.plane.store import Store
 from devcluster.plane.webhooks import Webhooks
 
@@ -41,6 +42,7 @@ class Server:
         self._api = api
         self._token = token
         self._handlers = Handlers(api)
+        self._metrics = Metrics()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -71,12 +73,26 @@ class Server:
             return answer(discovery.VERSION)
         user = self._user(request)
         if target := parse_path(path, self._api.registry):
-            return await self._handlers.handle(request, target, user)
+            return await self._served(request, target, user)
+        if path == "/metrics":
+            return web.Response(text=self._metrics.text())
         if request.method == "GET" and (found := self._document(request, path)):
             return found
         if self._serves(path.split("/")):
             raise problems.Problem(404, "NotFound", "the server could not find the requested resource")
         return web.Response(status=404, text="404 page not found\n")
+
+    async def _served(self, request: web.Request, target: Target, user: Object) -> web.StreamResponse:
+        code = 500
+        try:
+            response = await self._handlers.handle(request, target, user)
+            code = response.status
+            return response
+        except Problem as problem:
+            code = problem.code
+            raise
+        finally:
+            self._metrics.count(request, target, code)
 
     def _serves(self, parts: list[str]) -> bool:
         """Whether the path, split at its slashes, lies in a group and version that there are."""

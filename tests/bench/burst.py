@@ -1,0 +1,70 @@
+"""1,000 pods at once over 10 agents, and the end of all of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from tests.bench.load import add_all, clear_all, delete_all, end_pods, floor, make_pods, make_pool
+from tests.bench.report import Table, usage_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from allocator.kube.resources import Object
+    from tests.bench.accounts import Usage
+    from tests.bench.cluster import Cluster
+    from tests.bench.report import Row
+    from tests.plane.agents import Agent
+
+PODS: Final = 1000
+AGENTS: Final = 10
+# An API server that has just started is busy with itself, and its first requests of a kind are slow.
+WARM_UPS: Final = 2
+
+
+async def run(cluster: Cluster) -> Table:
+    for _ in range(WARM_UPS):
+        await floor(cluster, PODS)
+    async with cluster.agents(AGENTS) as agents:
+        rows = [
+            *await _round(cluster, agents, "exact", {"exact-4": ("10.41.0.0/16", "10.41.0.1-10.41.3.232")}),
+            *await _round(cluster, agents, "room", {"room-4": ("10.42.0.0/16", "10.42.0.1-10.42.7.208")}),
+            *await _round(
+                cluster,
+                agents,
+                "dual",
+                {"dual-4": ("10.43.0.0/16", "10.43.0.1-10.43.3.232"), "dual-6": ("fd43::/64", "fd43::1-fd43::3e8")},
+            ),
+        ]
+    about = f"{PODS} pods at once, {AGENTS} agents; CPU milliseconds, calls and bytes are for one pod"
+    return Table("burst", about, rows, ("exact: as many addresses as pods; room: twice as many; dual: IPv4 and IPv6",))
+
+
+async def _round(
+    cluster: Cluster, agents: Sequence[Agent], name: str, pools: Mapping[str, tuple[str, str]]
+) -> list[Row]:
+    for pool, (subnet, ips) in pools.items():
+        await make_pool(cluster.kube, pool, subnet, [ips])
+    names = {"ipv4": [pool for pool in pools if pool.endswith("4")], "ipv6": [p for p in pools if p.endswith("6")]}
+    annotation = json.dumps({family: listed for family, listed in names.items() if listed})
+    pods = await make_pods(cluster.kube, name, [agent.node for agent in agents], [annotation] * PODS)
+    bare = await floor(cluster, PODS)
+    added = await _measured_adds(cluster, agents, pods, len(pools))
+    await end_pods(cluster.kube, pods, grace_period_s=30)
+    async with cluster.meter(agents).measured() as released:
+        await delete_all(agents, pods)
+    await clear_all(cluster.kube)
+    return [
+        usage_row(f"{name}: bare creates", bare, PODS, None),
+        usage_row(f"{name}: ADD", added, PODS, bare),
+        usage_row(f"{name}: DEL", released.result(), PODS, bare),
+    ]
+
+
+async def _measured_adds(cluster: Cluster, agents: Sequence[Agent], pods: Sequence[Object], families: int) -> Usage:
+    async with cluster.meter(agents).measured() as measured:
+        given = await add_all(agents, pods)
+    if len(given) != len(pods) * families:
+        raise RuntimeError(f"{len(pods)} pods got {len(given)} addresses")
+    return measured.result()
