@@ -18,6 +18,7 @@ from agent.intents import REPLAY_DEADLINE_S, Intents
 from agent.order import Turns
 from agent.server import runtime_routes, serve
 from agent.work import Work
+from allocator.domain import slots
 from allocator.kube.cache import Cache
 from allocator.kube.client import KubeClient
 from allocator.kube.cluster import Networks, NodeView
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from allocator.domain.addresses import Version
+    from allocator.domain.slots import Workload
     from allocator.runtime.config import Conf
 
 _log = logs.get_logger(__name__)
@@ -56,7 +58,7 @@ class AgentConfig:
     health_listen: flags.HostPort | None
     log_level: str
     versions: frozenset[Version]
-    static_pods: bool
+    kept: frozenset[Workload]
     max_per_pool: int | None
     networks: Networks
 
@@ -84,7 +86,7 @@ def read_config(  # noqa: PLR0913 - the flags
         health_listen=health_listen,
         log_level=log_level,
         versions=_versions(conf),
-        static_pods=conf.enable_stateful_set,
+        kept=slots.kept(stateful_sets=conf.enable_stateful_set, machines=conf.enable_kubevirt_static_ip),
         max_per_pool=None if limit == ORIGINALS_LIMIT else limit,
         networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
     )
@@ -101,7 +103,7 @@ async def run(config: AgentConfig) -> None:
         KubeClient.connect(kubeconfig=config.kubeconfig, user_agent="spiderpool-agent") as client,
         _node_lock(config.state_dir),
     ):
-        view = NodeView(client, config.node, clock=clock, rng=rng, networks=config.networks)
+        view = NodeView(client, config.node, clock=clock, rng=rng, networks=config.networks, kept=config.kept)
         pools = KubePools(client, clock=clock, rng=rng)
         reservations = KubeReservations(client, clock=clock, rng=rng)
         index = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, field_selector=f"spec.holder.node={config.node}")
@@ -118,7 +120,6 @@ async def run(config: AgentConfig) -> None:
             world,
             node=config.node,
             versions=config.versions,
-            static_pods=config.static_pods,
             max_per_pool=config.max_per_pool,
         )
         caches = (*view.caches, pools.cache, reservations.cache, index)

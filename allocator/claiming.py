@@ -76,8 +76,6 @@ class PoolClaims:
         """
         self._offer(usable)
         claim = _Claim(pool, holder, slot, attempt)
-        if (record := await self._resume(claim)) is not None:
-            return record
         if (why := self.exhausted(pool.edition)) is not None:
             raise errors.Exhausted(why, remembered=True)
         misses = 0
@@ -129,19 +127,23 @@ class PoolClaims:
         blocked = IntervalSet.of(self._version, ((value, value) for value in self._taken | self._in_flight))
         self._vacancies = Vacancies(self._usable - blocked)
 
-    async def _resume(self, claim: _Claim) -> Record | None:
-        """After a try with an unknown outcome: the same address again.
+    async def resume(
+        self, pool: Pool, usable: IntervalSet, holder: Holder, slot: Slot | None, attempt: Attempt
+    ) -> Record | None:
+        """Claim the very address that the attempt begins with; None when it is not to be had.
 
-        A write that still is on its way to the API server then meets this one, instead of making a second record.
+        After a try with an unknown outcome a write that still is on its way to the API server then meets this one,
+        instead of making a second record.
         """
-        address = claim.attempt.address
-        if address is None or address not in self._usable:
+        address = attempt.address
+        if address is None or address not in usable:
             return None
+        self._offer(usable)
         found = await self._ledger.read(address)
         if found is None or found.is_free(self._clock.now()):
+            claim = _Claim(pool, holder, slot, attempt)
             record = await self._try(int(address), claim, cooled=found is not None)
             found = record or await self._ledger.read(address)
-        holder = claim.holder
         return found if found is not None and found.is_of(holder.pod_uid, holder.interface) else None
 
     async def _try(self, value: int, claim: _Claim, *, cooled: bool, even_early: bool = False) -> Record | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from allocator.domain.addresses import Address
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.candidates import Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
@@ -39,14 +39,17 @@ class Ledger(Protocol):
     async def everything(self) -> Sequence[Entry]:
         """Every record there is, complete, as of a moment after the call; for the rare case of pools that overlap."""
 
-    async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
-        """Every record whose (last) holder has this name, complete, as of a moment after the call."""
+    async def of_slot(self, slot: Slot) -> Sequence[Record]:
+        """Every record of the slot, complete, as of a moment after the call."""
 
     def of_container(self, container_id: str) -> Sequence[Record]:
         """The records of this node's sandbox, from the same index as `own`."""
 
     def own(self, pod_uid: str) -> Sequence[Record]:
         """The records of this node's pod, from the index that holds what this process wrote and what it watches."""
+
+    def known(self) -> Sequence[Record]:
+        """All records of the same index: those of this node."""
 
 
 class Pools(Protocol):
@@ -76,6 +79,9 @@ class Endpoints(Protocol):
 
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         """Delete the SpiderEndpoint while it still speaks of this pod UID."""
+
+    async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
+        """What the SpiderEndpoint says, by interface; nothing where there is none."""
 
     async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
         """Make the SpiderEndpoint speak of the heir, who has the same addresses, while it speaks of this pod UID."""

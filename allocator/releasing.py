@@ -23,14 +23,11 @@ _log = get_logger(__name__)
 
 
 class Releasing:
-    """`static_pods`: whether slots of StatefulSets are kept; `reuse_delay` is how long a released address cools."""
+    """`reuse_delay` is how long a released address cools."""
 
-    def __init__(
-        self, world: World, memories: Memories, *, static_pods: bool, reuse_delay: timedelta = REUSE_DELAY
-    ) -> None:
+    def __init__(self, world: World, memories: Memories, *, reuse_delay: timedelta = REUSE_DELAY) -> None:
         self._world = world
         self._memories = memories
-        self._static_pods = static_pods
         self._reuse_delay = reuse_delay
 
     async def release(self, request: DelRequest) -> tuple[Record, ...]:
@@ -97,7 +94,7 @@ class Releasing:
         now = self._world.clock.now()
         if heir is not None:
             return await self._world.ledger.replace(parted(record, heir, now))
-        if self._static_pods and record.slot is not None and await self._world.view.slot_is_wanted(record.slot):
+        if record.slot is not None and await self._world.view.slot_is_wanted(record.slot):
             return await self._world.ledger.replace(retained(record, now))
         written = await self._world.ledger.replace(released(record, now, self._reuse_delay))
         self._memories.forget(record.address)

@@ -17,7 +17,10 @@ from allocator.domain.addresses import version_of
 from allocator.domain.basis import Basis
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
 from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
+from allocator.domain.reclaim import may_run
 from allocator.domain.record import Record, State
+from allocator.domain.slots import public_name
+from allocator.handing_back import hand_back
 from allocator.releasing import Releasing
 from allocator.runtime.backoff import delays
 from allocator.runtime.logs import get_logger
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from allocator.domain.addresses import Version
+    from allocator.domain.attachments import Sandbox
     from allocator.domain.request import AddRequest, DelRequest, Pod
     from allocator.world import World
 
@@ -42,8 +46,8 @@ RETRY_CAP_S: Final = 1.0
 class Allocator:
     """The service behind the agent's API. One call per pod UID at a time: the agent sees to the order.
 
-    `versions` are the families that the cluster has switched on; `static_pods`, whether members of StatefulSets keep
-    their addresses; `max_per_pool` is the number of addresses of a pool that are handed out at most (None: all).
+    `versions` are the families that the cluster has switched on; `max_per_pool` is the number of addresses of a pool
+    that are handed out at most (None: all).
     """
 
     def __init__(
@@ -52,19 +56,17 @@ class Allocator:
         *,
         node: str,
         versions: frozenset[Version],
-        static_pods: bool = True,
         max_per_pool: int | None = None,
     ) -> None:
         self._world = world
         self._node = node
         self._versions = versions
-        self._static_pods = static_pods
         self._max_per_pool = max_per_pool
         self._basis = Basis({}, ())
         self._memories = Memories(node=node, ledger=world.ledger, clock=world.clock, rng=world.rng)
         self._attempts = Attempts()
         self._confirmation = Confirmation(world.pools, world.reservations)
-        self._releasing = Releasing(world, self._memories, static_pods=static_pods)
+        self._releasing = Releasing(world, self._memories)
 
     async def allocate(self, request: AddRequest) -> tuple[Assigned, ...]:
         """The interface's addresses, committed to the ledger and confirmed before this returns (invariant I3).
@@ -76,6 +78,19 @@ class Allocator:
     async def release(self, request: DelRequest) -> tuple[Record, ...]:
         """Give back what the interface holds, unless its pod lives; the records as written. Repeating is harmless."""
         return await self._until_settled(lambda: self._releasing.release(request))
+
+    async def hand_back(self, sandbox: Sandbox, answered: str) -> tuple[Record, ...]:
+        """Free what the sandbox's interface `answered` has just got and cannot use; the records as written.
+
+        errors.IpamError says why they stay.
+        """
+        handed = await self._until_settled(lambda: hand_back(sandbox, answered, self._world))
+        written = list(handed.freed)
+        for request in handed.releases:
+            written += await self.release(request)
+        if handed.pod is not None and handed.freed:
+            await self._mend_endpoint(handed.pod)
+        return tuple(written)
 
     async def held_by(self, pod: Pod) -> tuple[Assigned, ...]:
         """What the pod's interfaces hold by the ledger, as this node knows it."""
@@ -99,6 +114,7 @@ class Allocator:
         await self._undo_unanswered(pod)
         basis, decided, pod = await self._planned_well(request, pod)
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
+        await self._remember(pod, decided.wants)
         claims = await self._claim_all(pod, decided.wants, basis)
         try:
             answer = self._answer((*decided.kept, *moved, *claims), basis, decided)
@@ -152,15 +168,17 @@ class Allocator:
     async def _planned(self, request: AddRequest, pod: Pod) -> tuple[Basis, Plan, Pod]:
         basis = await self._present_basis()
         around = await self._world.view.surroundings(pod)
-        if self._static_pods and pod.slot is not None:
+        records, running = self._world.ledger.own(pod.uid), {}
+        if (slot := pod.slot) is not None:
+            unslotted = [record for record in records if record.slot != slot]
+            records = [*await self._world.ledger.of_slot(slot), *unslotted]
             # In this order: that the API server shows the pod after its slot's records were read is the proof that
-            # every other holder among them is gone.
-            records = await self._world.ledger.of_pod(pod.namespace, pod.name)
+            # every other holder of its name among them is gone.
             pod = await self._read_pod(request)
-        else:
-            records = self._world.ledger.own(pod.uid)
+            running = await self._running(records, pod)
         seen = Snapshot(
             pod=pod,
+            running=running,
             around=around,
             basis=basis,
             records=tuple(records),
@@ -169,12 +187,29 @@ class Allocator:
         )
         return basis, plan(request, seen), pod
 
+    async def _running(self, records: Sequence[Record], pod: Pod) -> dict[str, Pod]:
+        """Of the others that have the records those which may run, by UID. A name belongs to one pod at a time: who
+        had the pod's name is gone.
+        """
+        others = {party.pod_uid: party for record in records for party in record.parties if party.pod != pod.name}
+        found = {uid: await self._world.view.read_pod(each.namespace, each.pod) for uid, each in others.items()}
+        return {uid: other for uid, other in found.items() if other is not None and may_run(others[uid], other)}
+
     async def _present_basis(self) -> Basis:
         pools, reservations = await self._world.pools.current(), self._world.reservations.current()
         if not self._basis.is_of(pools, reservations):
             self._basis = Basis(pools, reservations, limit=self._max_per_pool)
             self._memories.keep_only(pools)
         return self._basis
+
+    async def _remember(self, pod: Pod, wants: Sequence[Want]) -> None:
+        """Let the claims of a static pod begin with what its endpoint shows: somebody may have deleted its records."""
+        if pod.slot is None or not wants:
+            return
+        shown = await self._world.endpoints.addresses(pod.namespace, public_name(pod.name, pod.slot))
+        for want in wants:
+            attempt = self._attempts.begin(pod.uid, want.holder.interface, want.version)
+            attempt.address = attempt.address or shown.get((want.holder.interface, want.version))
 
     async def _claim_all(self, pod: Pod, wants: Sequence[Want], basis: Basis) -> list[Record]:
         """One address for each want, all or nothing (invariant I11)."""
@@ -194,12 +229,16 @@ class Allocator:
 
     async def _claim(self, want: Want, pod: Pod, basis: Basis) -> Record:
         holder = want.holder
-        slot = pod.slot if self._static_pods else None
         attempt = self._attempts.begin(pod.uid, holder.interface, want.version)
+        choices = [(pool, basis.usable(pool)) for pool in want.pools]
+        for pool, usable in choices:
+            record = await self._memories.of(pool).resume(pool, usable, holder, pod.slot, attempt)
+            if record is not None:
+                return record
         exhausted: list[errors.Exhausted] = []
-        for pool in want.pools:
+        for pool, usable in choices:
             try:
-                return await self._memories.of(pool).claim(pool, basis.usable(pool), holder, slot, attempt)
+                return await self._memories.of(pool).claim(pool, usable, holder, pod.slot, attempt)
             except errors.Exhausted as refusal:
                 exhausted.append(refusal)
         fresh = [pool.name for pool, each in zip(want.pools, exhausted, strict=True) if not each.remembered]
@@ -238,7 +277,7 @@ class Allocator:
             if await self.held_by(pod):
                 await self._write_endpoint(pod, ())
             else:
-                await self._world.endpoints.remove(pod.namespace, pod.name, pod.uid)
+                await self._world.endpoints.remove(pod.namespace, public_name(pod.name, pod.slot), pod.uid)
         except errors.IpamError as error:
             _log.warning("endpoint_not_mended", pod=f"{pod.namespace}/{pod.name}", why=str(error))
 

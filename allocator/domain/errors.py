@@ -4,7 +4,12 @@ IpamError
 ├── Invalid        the request cannot be right as it stands: show it
 ├── NoPool         no pool serves this pod: show it with every refusal
 ├── Exhausted      pools serve it, but have no free address now: show it, the runtime tries again
+├── SlotInUse      another pod of the same virtual machine still has the address: show it, the runtime tries again
 ├── PodGone        the pod that asks is not (or no longer) alive: show it
+├── Kept           the addresses must stay with their pod: show it
+├── SwitchedOff    the operator has switched this off: show it
+├── MassRelease    too much would be freed at once to be true: nothing was done, show it
+├── NotServing     no ADD can be served now: the runtime asks again
 ├── Unavailable    the API server or a cache cannot answer now: the runtime tries again
 └── DeadlineExceeded   the request's time is used up
 Conflict           somebody else wrote in between: read and decide again; never leaves the service
@@ -32,6 +37,8 @@ class IpamError(Exception):
     reason: ClassVar[str] = "Internal"
     # CNI specification 1.1.0, section 5 (Error): 11 is "try again later", 100 and up are the plugin's own.
     cni_code: ClassVar[int] = 999
+    # 500 whatever the reason: the original's plugin shows the text of few others.
+    http_status: ClassVar[int] = 500
 
 
 class Invalid(IpamError):
@@ -59,8 +66,38 @@ class Exhausted(IpamError):
         self.remembered = remembered
 
 
+class SlotInUse(IpamError):
+    reason = "SlotInUse"
+    cni_code = 11
+
+
 class PodGone(IpamError):
     reason = "PodNotAlive"
+
+
+class Kept(IpamError):
+    reason = "AddressKept"
+    http_status = 522
+
+
+class SwitchedOff(IpamError):
+    reason = "SwitchedOff"
+    http_status = 521
+
+
+class MassRelease(IpamError):
+    reason = "MassReleaseBraked"
+
+
+class NotServing(IpamError):
+    reason = "NotServing"
+    cni_code = 50
+
+
+class NotServingInDoubt(NotServing):
+    """And pods that run already may have lost their connection."""
+
+    cni_code = 51
 
 
 class Unavailable(IpamError):

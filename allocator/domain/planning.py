@@ -6,13 +6,13 @@ has changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
 from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
-from allocator.domain.record import Holder, Record, State, rebound, released, taken_over
+from allocator.domain.record import Holder, Record, State, rebound, released, shared, taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from allocator.domain.candidates import Refusal, Surroundings
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
+
+# KubeVirt writes it on the pod that a virtual machine migrates to; its value names the VirtualMachineInstanceMigration.
+MIGRATION_ANNOTATION: Final = "kubevirt.io/migrationJobName"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,11 @@ class Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What the plan is made from. `records`: those of the pod's UID; of a static pod all of its slot, read before the
-    pod was.
+    pod was. `running`: of the others that have them those which may run, by UID.
     """
 
     pod: Pod
+    running: Mapping[str, Pod] = field(default_factory=dict)
     around: Surroundings
     basis: Basis
     records: tuple[Record, ...]
@@ -122,12 +126,14 @@ def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen
     # Another interface's record follows the new sandbox when that interface asks.
     rebinds = [record for record in kept.values() if record.holder != holder and interface == request.interface.name]
     moves = [Move(record, rebound(record, holder)) for record in rebinds]
-    moves += [Move(record, taken_over(record, holder, seen.now)) for record in heirs.values()]
+    moves += [Move(record, _inherited(record, holder, seen)) for record in heirs.values()]
     return Plan(
         kept=tuple(record for record in kept.values() if record not in rebinds),
         moves=tuple(moves),
         wants=_wants(names, holder, seen, have={*kept, *heirs}),
-        drops=tuple(Move(record, released(record, seen.now)) for record in (*doubles, *outdated)),
+        drops=tuple(
+            Move(record, released(record, seen.now)) for record in (*doubles, *outdated) if not _others_in(record, seen)
+        ),
         clean_gateway={interface: names.clean_gateway if names else request.clean_gateway},
     )
 
@@ -146,10 +152,8 @@ def _holder_of(request: AddRequest, pod: Pod, interface: str) -> Holder:
 
 
 def _waits_for(record: Record, pod: Pod, interface: str) -> bool:
-    """Whether the record stands for this slot and interface, and its last holder is proven gone.
+    """Whether the record stands for this slot and interface. Who held it is gone, unless `running` shows the pod.
 
-    A name belongs to one pod at a time. The records were read before the pod: whoever held one of them then was there
-    before, and the API server shows this pod under the slot's name since. What changed after that meets a conflict.
     A Retained record of this very UID is a slot whose DEL came before a late ADD.
     """
     return (
@@ -158,6 +162,40 @@ def _waits_for(record: Record, pod: Pod, interface: str) -> bool:
         and record.state in (State.HELD, State.RETAINED)
         and record.holder is not None
         and record.holder.interface == interface
+    )
+
+
+def _inherited(record: Record, holder: Holder, seen: Snapshot) -> Record:
+    """The slot's record with its next holder. errors.SlotInUse: another pod that has the address must end first."""
+    others = _others_in(record, seen)
+    if not others:
+        return taken_over(record, holder, seen.now)
+    first = others[0]
+    is_party = any(party.pod_uid == holder.pod_uid for party in record.parties)
+    if len(others) > 1 or not (is_party or _migrates(seen.pod, seen.running[first.pod_uid])):
+        raise errors.SlotInUse(_in_use(record, first, seen.running[first.pod_uid]))
+    return shared(record, holder, first, seen.now)
+
+
+def _others_in(record: Record, seen: Snapshot) -> list[Holder]:
+    """Other pods that have the address and may run."""
+    return [party for party in record.parties if party.pod_uid in seen.running]
+
+
+def _migrates(target: Pod, source: Pod) -> bool:
+    """Whether KubeVirt made the pod to move a running virtual machine there, and the machine is the same."""
+    return MIGRATION_ANNOTATION in target.annotations and target.controller == source.controller
+
+
+def _in_use(record: Record, other: Holder, pod: Pod) -> str:
+    slot, name = record.slot, f"{other.namespace}/{other.pod}"
+    what = f"{slot.kind} {slot.namespace}/{slot.name}" if slot else "the slot"
+    if pod.deleted_at is None:
+        return f"{record.address} of {what} is in use by pod {name}, and this pod is no target of its live migration"
+    return (
+        f"{record.address} of {what} waits for the end of pod {name}, which is being deleted. If its node "
+        f"{other.node} is off for good, taint the node with node.kubernetes.io/out-of-service, or delete that pod "
+        "with --force"
     )
 
 

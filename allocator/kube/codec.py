@@ -29,7 +29,7 @@ from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, Obje
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allocator.domain.addresses import Version
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Assigned, Endpoint
     from allocator.domain.slots import Workload
 
@@ -287,6 +287,20 @@ def _encode_interfaces(assigned: tuple[Assigned, ...]) -> list[dict[str, Any]]:
                 entry["cleanGateway"] = each.clean_gateway
         entry["routes"] += [{"dst": route.dst, "gw": route.gw} for route in each.routes]
     return [{key: value for key, value in entry.items() if key != "routes" or value} for entry in interfaces.values()]
+
+
+def decode_endpoint_addresses(raw: Object) -> dict[tuple[str, Version], Address]:
+    """The addresses by interface and family; what cannot be read (people may write it) is left out."""
+    found: dict[tuple[str, Version], Address] = {}
+    for entry in ((raw.get("status") or {}).get("current") or {}).get("ips") or ():
+        families: tuple[Version, Version] = (4, 6)
+        for version in families:
+            text = str(entry.get(f"ipv{version}") or "").partition("/")[0]
+            try:
+                found[entry.get("interface", ""), version] = parse_address(text, version)
+            except AddressError:
+                continue
+    return found
 
 
 def encode_time(moment: datetime) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
+from allocator.domain.slots import pod_name
 from allocator.kube.codec import Malformed, decode_record, encode_move, encode_record
 from allocator.kube.entries import EntryForm, decode_entry
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from allocator.domain.addresses import Address
-    from allocator.domain.record import Entry, Record
+    from allocator.domain.record import Entry, Record, Slot
     from allocator.kube.cache import Cache
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
@@ -107,14 +108,20 @@ class KubeLedger:
     async def everything(self) -> Sequence[Entry]:
         return await self._entries("")
 
-    async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
-        return await self._list(f"spec.holder.namespace={namespace},spec.holder.pod={pod}")
+    async def of_slot(self, slot: Slot) -> Sequence[Record]:
+        name = pod_name(slot)
+        place = f"spec.holder.pod={name}" if name else f"spec.slot.name={slot.name}"
+        found = await self._list(f"spec.holder.namespace={slot.namespace},{place}")
+        return [record for record in found if record.slot == slot]
 
     def of_container(self, container_id: str) -> Sequence[Record]:
         return self._indexed("containerID", container_id)
 
     def own(self, pod_uid: str) -> Sequence[Record]:
         return self._indexed("podUID", pod_uid)
+
+    def known(self) -> Sequence[Record]:
+        return _decoded(decode_record, self._index.items())
 
     def _indexed(self, field: str, value: str) -> Sequence[Record]:
         return _decoded(
@@ -159,7 +166,11 @@ class KubeLedger:
 
 def _says_the_same(found: Record, meant: Record) -> bool:
     """Whether the stored record is the one that was written: a holder and a moment are not written twice by others."""
-    return (found.state, found.holder, found.since, found.pool) == (meant.state, meant.holder, meant.since, meant.pool)
+    return _gist(found) == _gist(meant)
+
+
+def _gist(record: Record) -> tuple[object, ...]:
+    return record.state, record.holder, record.peer, record.since, record.pool
 
 
 def _decoded(decode: Callable[[R], T], raws: Iterable[R]) -> Sequence[T]:

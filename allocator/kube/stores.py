@@ -10,6 +10,7 @@ from allocator.kube.cache import Cache
 from allocator.kube.codec import (
     Malformed,
     decode_edition,
+    decode_endpoint_addresses,
     decode_pool,
     decode_reservation,
     encode_endpoint,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
 
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Holder
@@ -194,6 +196,17 @@ class KubeEndpoints:
                 return
 
         await patiently(f"delete SpiderEndpoint {namespace}/{name}", attempt, clock=self._clock, rng=self._rng)
+
+    async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
+        async def attempt() -> Object:
+            try:
+                return await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
+            except NotFound:
+                return {}
+
+        what = f"read SpiderEndpoint {namespace}/{name}"
+        found = await patiently(what, attempt, clock=self._clock, rng=self._rng)
+        return decode_endpoint_addresses(found)
 
     async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
         async def attempt() -> None:

@@ -30,7 +30,11 @@ from tests.plane.turns import CONFIG, GRACE_S, leading, reclaim, two_sightings
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Endpoint
+    from allocator.domain.record import Holder
     from allocator.kube.client import KubeClient
     from controller.books import Books
     from controller.reclaim import Hands
@@ -106,6 +110,12 @@ class Unwilling:
 
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         raise errors.Unavailable(f"no endpoint can be removed: {namespace}/{name} of {pod_uid}")
+
+    async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
+        raise errors.Unavailable(f"no endpoint can be read: {namespace}/{name}")
+
+    async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
+        raise errors.Unavailable(f"no endpoint can be written: {namespace}/{name} of {pod_uid} for {heir.pod_uid}")
 
 
 async def test_an_endpoint_that_cannot_be_removed_does_not_make_a_release_void(

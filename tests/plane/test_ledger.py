@@ -22,7 +22,10 @@ from tests.unit import values
 from tests.unit.memory import MemoryLedger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from allocator.domain.record import Record
+    from allocator.domain.request import Pod
     from allocator.kube.client import KubeClient
     from allocator.ports import Ledger
 
@@ -104,17 +107,33 @@ async def test_moving_what_is_gone_is_a_conflict(ledger: Ledger) -> None:
         await ledger.replace(retained(replace(created, slot=values.slot(0)), LATER))
 
 
-async def test_records_are_found_by_pool_by_name_by_uid_and_all_together(ledger: Ledger) -> None:
+async def test_records_are_found_by_pool_by_uid_and_all_together(ledger: Ledger) -> None:
     other = values.holder(values.pod("cart-2", "u2"))
     first = await ledger.create(fresh())
     second = await ledger.create(fresh("10.20.0.11", pool="b", holder=other))
     assert first is not None
     assert second is not None
     assert list(await ledger.in_pool("a")) == [first.entry]
-    assert list(await ledger.of_pod("shop", "cart-2")) == [second]
     assert list(ledger.own("u1")) == [first]
     assert list(ledger.of_container("c1")) == [first, second]
     assert set(await ledger.everything()) == {first.entry, second.entry}
+
+
+@pytest.mark.parametrize("of", [values.stateful_pod, values.launcher], ids=["StatefulSet", "virtual machine"])
+async def test_records_are_found_by_their_slot(ledger: Ledger, of: Callable[[], Pod]) -> None:
+    pod = of()
+    assert pod.slot is not None
+    others = [
+        replace(pod.slot, name="other"),
+        replace(pod.slot, namespace="other"),
+        replace(pod.slot, api_version="apps.kruise.io/v1"),
+        None,
+    ]
+    for number, slot in enumerate(others, start=11):
+        holder = replace(values.holder(pod), namespace=slot.namespace if slot else "shop")
+        assert await ledger.create(fresh(f"10.20.0.{number}", holder=holder, slot=slot))
+    first = await ledger.create(fresh(holder=values.holder(pod), slot=pod.slot))
+    assert list(await ledger.of_slot(pod.slot)) == [first]
 
 
 class LosesAnswers:

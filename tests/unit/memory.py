@@ -66,12 +66,8 @@ class MemoryLedger:
         await self._under_way()
         return [record.entry for record in self.records.values()]
 
-    async def of_pod(self, namespace: str, pod: str) -> Sequence[Record]:
-        return [
-            record
-            for record in self.records.values()
-            if record.holder is not None and (record.holder.namespace, record.holder.pod) == (namespace, pod)
-        ]
+    async def of_slot(self, slot: Slot) -> Sequence[Record]:
+        return [record for record in self.records.values() if record.slot == slot]
 
     def of_container(self, container_id: str) -> Sequence[Record]:
         return [
@@ -84,6 +80,9 @@ class MemoryLedger:
         return [
             record for record in self.records.values() if record.holder is not None and record.holder.pod_uid == pod_uid
         ]
+
+    def known(self) -> Sequence[Record]:
+        return list(self.records.values())
 
     async def _under_way(self) -> None:
         """Every call takes a turn of the loop, so that calls made at once do meet."""
@@ -149,6 +148,10 @@ class MemoryEndpoints:
         found = self.written.get((namespace, name))
         if found is not None and found.pod.uid == pod_uid:
             del self.written[namespace, name]
+
+    async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
+        found = self.written.get((namespace, name))
+        return {(each.interface, each.version): each.address for each in found.assigned} if found else {}
 
     async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
         found = self.written.get((namespace, name))

@@ -21,7 +21,7 @@ from tests.unit.memory import MemoryWorld
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from allocator.domain.record import Record
+    from allocator.domain.record import Record, Slot
     from allocator.domain.request import Pod
     from allocator.service import Allocator
 
@@ -402,16 +402,16 @@ async def test_an_add_that_was_cut_off_leaves_the_address_of_a_living_successor_
     """The old pod's ADD is held up before it reads the slot's records; meanwhile its successor gets an answer."""
     world.pools.put(world.pools.live["a"], values.pool("b", "10.20.0.20-10.20.0.22"))
     old = arrives(world, values.stateful_pod(uid="old"))
-    of_pod = world.ledger.of_pod
+    of_slot = world.ledger.of_slot
 
-    async def held_up(namespace: str, pod: str) -> Sequence[Record]:
-        world.ledger.of_pod = of_pod  # type: ignore[method-assign]
+    async def held_up(slot: Slot) -> Sequence[Record]:
+        world.ledger.of_slot = of_slot  # type: ignore[method-assign]
         new = replace(old, uid="new", node="n2", annotations={"ipam.spidernet.io/ippool": ippool})
         world.view.live[new.namespace, new.name] = new
         await world.allocator("n2").allocate(values.request(new))
-        return await of_pod(namespace, pod)
+        return await of_slot(slot)
 
-    world.ledger.of_pod = held_up  # type: ignore[method-assign]
+    world.ledger.of_slot = held_up  # type: ignore[method-assign]
     with pytest.raises(errors.PodGone):
         await world.allocator("n1").allocate(values.request(old))
     (record,) = world.ledger.records.values()

@@ -35,6 +35,12 @@ def stateful_pod(ordinal: int = 0, uid: str = "u1", **changes: Any) -> Pod:
     return pod(f"web-{ordinal}", uid, controller=Owner("apps/v1", "StatefulSet", "web", "s1"), **changes)
 
 
+def launcher(name: str = "aaaaa", uid: str = "u1", **changes: Any) -> Pod:
+    """A pod that runs the virtual machine `ledger`; KubeVirt gives each a name of its own."""
+    owner = Owner("kubevirt.io/v1", "VirtualMachineInstance", "ledger", "i1")
+    return pod(f"virt-launcher-ledger-{name}", uid, **{"controller": owner, **changes})
+
+
 def request(of: Pod, container: str = "c1", interface: str = "eth0") -> AddRequest:
     return AddRequest(
         namespace=of.namespace,
