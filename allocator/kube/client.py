@@ -20,6 +20,11 @@ from allocator.kube.resources import Object, Objects, Resource
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+# Calls at a time, each on a connection of its own: a burst waits in line here rather than in the API server, whose
+# share for one client is bounded, and a TLS handshake costs both sides more than a call.
+CALLS_AT_ONCE = 16
+# Longer than pods are apart on a busy node, shorter than what load balancers allow a silent connection.
+KEEP_ALIVE_S = 45.0
 PAGE_SIZE = 500  # client-go's: pages the API server can make without hurting
 # kube-apiserver sends a bookmark about once a minute: a watch that is silent for longer is half open.
 IDLE_S = 90.0
@@ -36,6 +41,7 @@ class KubeClient:
         self._access = access
         self._session = session
         self._timeout_s = timeout_s
+        self._places = asyncio.Semaphore(CALLS_AT_ONCE)
         self.field_manager = user_agent.partition("/")[0]
 
     @classmethod
@@ -46,7 +52,9 @@ class KubeClient:
         Nothing is sent yet. NoAccess when there are no usable settings. `timeout_s` bounds each call but watches.
         """
         access = await find_access(kubeconfig)
-        connector = aiohttp.TCPConnector(ssl=access.tls if access.tls is not None else True)
+        connector = aiohttp.TCPConnector(
+            ssl=access.tls if access.tls is not None else True, limit=0, keepalive_timeout=KEEP_ALIVE_S
+        )
         headers = {"User-Agent": user_agent}
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, middlewares=(_send_writes_once,)
@@ -289,7 +297,8 @@ class KubeClient:
             data = msgspec.json.encode(body)
         timeout = aiohttp.ClientTimeout(total=None)  # one deadline for the call, not one for each step
         try:
-            async with asyncio.timeout(self._timeout_s):
+            # The wait for a place is not part of the answer's time: nothing has been sent yet.
+            async with self._places, asyncio.timeout(self._timeout_s):
                 response = await self._open(method, path, params=params, headers=headers, data=data, timeout=timeout)
                 async with response:
                     payload = await response.read()

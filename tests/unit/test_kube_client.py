@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from allocator.kube import errors
-from allocator.kube.client import KubeClient
+from allocator.kube.client import CALLS_AT_ONCE, KubeClient
 from allocator.kube.resources import NODES, PODS, SPIDER_IP_POOLS, Object
 from tests.unit.scripted_server import (
     ScriptedServer,
@@ -141,6 +141,38 @@ async def test_a_deadline_of_the_caller_stays_the_callers(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await client.get(NODES, "a")
+
+
+async def test_a_burst_waits_in_line_and_the_wait_is_no_part_of_a_calls_deadline(hasty: Pair) -> None:
+    server, client = hasty
+    server.then(*[hangs(server)] * CALLS_AT_ONCE)
+    server.otherwise = says(node("a"))
+
+    async def ask() -> str:
+        try:
+            return str((await client.get(NODES, "a"))["metadata"]["name"])
+        except errors.Unreachable:
+            return "none"
+
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(ask()) for _ in range(CALLS_AT_ONCE + 4)]
+        await eventually(lambda: len(server.asked) == CALLS_AT_ONCE)
+    assert sorted(call.result() for call in calls) == ["a"] * 4 + ["none"] * CALLS_AT_ONCE
+
+
+async def test_a_watch_needs_no_place_among_the_calls(pair: Pair) -> None:
+    server, client = pair
+    server.then(*[hangs(server)] * CALLS_AT_ONCE)
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(client.get(NODES, "a")) for _ in range(CALLS_AT_ONCE)]
+        await eventually(lambda: len(server.asked) == CALLS_AT_ONCE)
+        stream = Stream()
+        server.then(stream)
+        stream.event("ADDED", node("a"))
+        stream.end()
+        assert await seen(client) == [("ADDED", "a")]
+        for call in calls:
+            call.cancel()
 
 
 async def test_a_cancelled_call_ends_at_once(pair: Pair) -> None:
