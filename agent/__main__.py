@@ -12,23 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from aiohttp import web
 
+from agent import uplink
+from agent.contact import Contact
 from agent.intents import REPLAY_DEADLINE_S, Intents
 from agent.order import Turns
-from agent.server import runtime_routes, serve
-from agent.work import Work
+from agent.recent import Recent
+from agent.server import serve, serve_probes
+from agent.status import Status
+from agent.work import HAND_BACK_SWITCH, Work
 from allocator.domain import slots
 from allocator.kube.cache import Cache
 from allocator.kube.client import KubeClient
 from allocator.kube.cluster import Networks, NodeView
 from allocator.kube.events import Recorder
+from allocator.kube.free_counts import FreeCounts
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
-from allocator.runtime.config import env_int, env_str, load_conf
+from allocator.runtime.config import env_bool, env_int, env_str, load_conf
 from allocator.service import Allocator
 from allocator.world import World
 
@@ -61,6 +65,7 @@ class AgentConfig:
     kept: frozenset[Workload]
     max_per_pool: int | None
     networks: Networks
+    hands_back: bool
 
 
 def read_config(  # noqa: PLR0913 - the flags
@@ -89,6 +94,7 @@ def read_config(  # noqa: PLR0913 - the flags
         kept=slots.kept(stateful_sets=conf.enable_stateful_set, machines=conf.enable_kubevirt_static_ip),
         max_per_pool=None if limit == ORIGINALS_LIMIT else limit,
         networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
+        hands_back=env_bool(HAND_BACK_SWITCH, True),
     )
 
 
@@ -113,6 +119,7 @@ async def run(config: AgentConfig) -> None:
             reservations=reservations,
             endpoints=KubeEndpoints(client, clock=clock, rng=rng),
             view=view,
+            uplinks=uplink,
             clock=clock,
             rng=rng,
         )
@@ -123,14 +130,24 @@ async def run(config: AgentConfig) -> None:
             max_per_pool=config.max_per_pool,
         )
         caches = (*view.caches, pools.cache, reservations.cache, index)
+        contact = Contact(client, config.node, caches, clock)
         recorder = Recorder(client, component="spiderpool-agent", clock=clock)
-        work = Work(allocator, view, caches, recorder, Turns())
+        work = Work(
+            allocator=allocator,
+            world=world,
+            recorder=recorder,
+            status=Status(world, caches, contact, FreeCounts(client, clock)),
+            turns=Turns(),
+            recent=Recent(clock),
+            hands_back=config.hands_back,
+        )
         intents = Intents(config.state_dir / "intents", partial(work.delete, within_s=REPLAY_DEADLINE_S), clock)
         async with asyncio.TaskGroup() as group:
             for cache in caches:
                 group.create_task(cache.run(), name="cache")
             group.create_task(recorder.run(), name="events")
-            async with _health(work, config.health_listen):
+            group.create_task(contact.run(), name="contact")
+            async with serve_probes(work, config.health_listen):
                 # Nothing is served from a memory that is not filled: an address could be missed, and given twice.
                 for cache in caches:
                     await cache.wait_synced()
@@ -155,22 +172,6 @@ async def _node_lock(state_dir: Path) -> AsyncIterator[None]:
                     raise TimeoutError(f"another agent holds {state_dir / 'agent.lock'}: stop it first") from None
                 await asyncio.sleep(0.1)
         yield
-
-
-@asynccontextmanager
-async def _health(work: Work, listen: flags.HostPort | None) -> AsyncIterator[None]:
-    if listen is None:
-        yield
-        return
-    health = web.Application()
-    health.add_routes(runtime_routes(work))
-    runner = web.AppRunner(health, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, listen.host or HEALTH.host, listen.port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 def _versions(conf: Conf) -> frozenset[Version]:

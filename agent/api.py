@@ -1,92 +1,75 @@
-"""The agent API, version 1: JSON forms on the unix socket, as the original's plugin sends and reads them.
+"""What the agent API answers, version 1: JSON forms as the original's plugin and its users read them.
 
-Member names, the bare-string errors and which members are left out are the wire format; values become those of the
-domain here and nowhere else.
+Member names and which members are left out are the wire format. The forms are here twice: as types, which the OpenAPI
+document shows, and as the functions that make them; a test holds real answers against the document.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-import msgspec
-
-from allocator.domain.request import AddRequest, DelRequest, Interface
+from allocator.domain.dns import NO_DNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from allocator.domain.dns import PodDns
     from allocator.domain.endpoint import Assigned
     from allocator.domain.request import Pod
-
-T = TypeVar("T")
 
 _DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
 
-class BadBody(ValueError):
-    """The body is not what the operation takes. `code` is the original's: 400 no JSON, 601 wrong type, 602 missing."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class Route(TypedDict):
+    ifName: str
+    dst: str
+    gw: str
 
 
-class _AddArgs(msgspec.Struct, rename="camel"):
-    container_id: str = msgspec.field(name="containerID")
-    if_name: str
-    net_namespace: str
-    pod_namespace: str
-    pod_name: str
-    pod_uid: str = msgspec.field(name="podUID")
-    default_ipv4_pools: list[str] | None = msgspec.field(name="defaultIPv4IPPool", default=None)
-    default_ipv6_pools: list[str] | None = msgspec.field(name="defaultIPv6IPPool", default=None)
-    clean_gateway: bool = False
-    match_master_subnet: bool = False
-    network_name: str = ""
+class IpConfig(TypedDict):
+    version: int
+    address: str
+    nic: str
+    ipPool: NotRequired[str]
+    gateway: NotRequired[str]
+    vlan: NotRequired[int]
 
 
-class _DelArgs(msgspec.Struct, rename="camel"):
-    container_id: str = msgspec.field(name="containerID")
-    if_name: str
-    pod_namespace: str
-    pod_name: str
-    pod_uid: str = msgspec.field(name="podUID")
-    net_namespace: str = ""
+class Dns(TypedDict):
+    nameservers: NotRequired[list[str]]
+    domain: NotRequired[str]
+    search: NotRequired[list[str]]
+    options: NotRequired[list[str]]
 
 
-_add_args = msgspec.json.Decoder(_AddArgs)
-_del_args = msgspec.json.Decoder(_DelArgs)
+class IpamAddResponse(TypedDict):
+    ips: list[IpConfig]
+    routes: list[Route]
+    dns: Dns
 
 
-def read_add(body: bytes) -> AddRequest:
-    """IpamAddArgs. Unknown members are ignored: a newer plugin may send more. BadBody says what is wrong."""
-    args = _decoded(_add_args, body)
-    return AddRequest(
-        namespace=args.pod_namespace,
-        pod=args.pod_name,
-        pod_uid=args.pod_uid,
-        interface=Interface(container_id=args.container_id, name=args.if_name, netns=args.net_namespace),
-        default_ipv4_pools=tuple(args.default_ipv4_pools or ()),
-        default_ipv6_pools=tuple(args.default_ipv6_pools or ()),
-        clean_gateway=args.clean_gateway,
-        match_master_subnet=args.match_master_subnet,
-        network=args.network_name,
-    )
+class WorkloadInterface(TypedDict):
+    interface: str
+    ipv4: NotRequired[str]
+    ipv6: NotRequired[str]
+    ipv4Pool: NotRequired[str]
+    ipv6Pool: NotRequired[str]
+    ipv4Gateway: NotRequired[str]
+    ipv6Gateway: NotRequired[str]
+    vlan: NotRequired[int]
+    routes: list[Route]
 
 
-def read_del(body: bytes) -> DelRequest:
-    """IpamDelArgs. BadBody says what is wrong."""
-    args = _decoded(_del_args, body)
-    return DelRequest(
-        namespace=args.pod_namespace,
-        pod=args.pod_name,
-        pod_uid=args.pod_uid,
-        interface=Interface(container_id=args.container_id, name=args.if_name, netns=args.net_namespace),
-    )
+class WorkloadEndpointStatus(TypedDict):
+    podNamespace: str
+    podName: str
+    podUID: str
+    node: str
+    interfaces: list[WorkloadInterface]
 
 
-def add_response(assigned: Iterable[Assigned]) -> dict[str, Any]:
-    """IpamAddResponse: every address with its gateway, and the routes of the pools with the default routes."""
+def add_response(assigned: Iterable[Assigned], dns: PodDns = NO_DNS) -> dict[str, Any]:
+    """IpamAddResponse: every address with its gateway, and the routes of pools and pod with the default routes."""
     ips: list[dict[str, Any]] = []
     routes: list[dict[str, str]] = []
     for each in assigned:
@@ -99,11 +82,12 @@ def add_response(assigned: Iterable[Assigned]) -> dict[str, Any]:
                 **({} if each.gateway is None else {"gateway": str(each.gateway)}),
             }
         )
-        routes += [{"ifName": each.interface, "dst": route.dst, "gw": route.gw} for route in each.routes]
-        if each.gateway is not None and not each.clean_gateway:
-            route = {"ifName": each.interface, "dst": _DEFAULT_ROUTES[each.version], "gw": str(each.gateway)}
-            routes.append(route)
-    return {"ips": ips, "routes": routes, "dns": {}}
+        routes += _routes(each)
+        default = _DEFAULT_ROUTES[each.version]
+        # A default route of the pod's own stands in for the gateway's.
+        if each.gateway is not None and not each.clean_gateway and all(route.dst != default for route in each.routes):
+            routes.append({"ifName": each.interface, "dst": default, "gw": str(each.gateway)})
+    return {"ips": ips, "routes": routes, "dns": _dns(dns)}
 
 
 def workload_endpoint(pod: Pod, assigned: Iterable[Assigned]) -> dict[str, Any]:
@@ -115,7 +99,7 @@ def workload_endpoint(pod: Pod, assigned: Iterable[Assigned]) -> dict[str, Any]:
         entry |= {family: each.with_prefix, f"{family}Pool": each.pool}
         if each.gateway is not None:
             entry[f"{family}Gateway"] = str(each.gateway)
-        entry["routes"] += [{"ifName": each.interface, "dst": route.dst, "gw": route.gw} for route in each.routes]
+        entry["routes"] += _routes(each)
     return {
         "podNamespace": pod.namespace,
         "podName": pod.name,
@@ -125,13 +109,15 @@ def workload_endpoint(pod: Pod, assigned: Iterable[Assigned]) -> dict[str, Any]:
     }
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        code = 602 if "missing required" in str(error) else 601
-        raise BadBody(code, f"{error} in body") from None
-    except msgspec.DecodeError as error:
-        raise BadBody(400, f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise BadBody(400, "the body is nested too deeply") from None
+def _routes(assigned: Assigned) -> list[dict[str, str]]:
+    return [{"ifName": assigned.interface, "dst": route.dst, "gw": route.gw} for route in assigned.routes]
+
+
+def _dns(dns: PodDns) -> dict[str, Any]:
+    members = {
+        "nameservers": list(dns.nameservers),
+        "domain": dns.domain,
+        "search": list(dns.search),
+        "options": list(dns.options),
+    }
+    return {key: value for key, value in members.items() if value}

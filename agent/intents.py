@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from agent import api
+from agent import bodies
 from allocator.domain import errors
 from allocator.runtime.logs import get_logger
 
@@ -48,8 +48,8 @@ class Intents:
 
     async def _carry_out(self, path: Path) -> None:
         try:
-            request = api.read_del(await asyncio.to_thread(path.read_bytes))
-        except api.BadBody as error:
+            request = bodies.read(bodies.IpamDelArgs, await asyncio.to_thread(path.read_bytes)).request()
+        except bodies.BadRequest as error:
             # A torn file of a node that lost power. The pod is gone with the power: reclaim frees its address.
             _log.warning("intent_unreadable", file=path.name, why=str(error))
         else:

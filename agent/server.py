@@ -1,20 +1,20 @@
-"""HTTP on the unix socket: who may ask, how much, for how long, and the answers' outer form."""
+"""HTTP on the unix socket and the port for probes: who may ask, how much, for how long, and what errors become."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 from aiohttp import web
 
-from agent import api
+from agent import answers, bodies, openapi
+from agent.routes import OPERATIONS, Operation
 from allocator.domain import errors
 from allocator.runtime.logs import get_logger
 
@@ -23,95 +23,79 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.work import Work
+    from allocator.runtime.flags import HostPort
 
 _log = get_logger(__name__)
 
-# An IpamAddArgs with hundreds of pool names fits many times.
-BODY_LIMIT: Final = 64 * 1024
-# The design's bounds: kubelet waits 4 minutes for a sandbox, and DEL has to be back within 2 s.
-ADD_DEADLINE_S: Final = 60.0
-DEL_DEADLINE_S: Final = 30.0
+# The list of all attachments of a full node (250 pods of four interfaces) fits twice.
+BODY_LIMIT: Final = 256 * 1024
 # Our plugin says how much of its own deadline is left; the original's says nothing.
 DEADLINE_HEADER: Final = "X-Spiderpool-Deadline-Seconds"
-REASON_HEADER: Final = "X-Spiderpool-Reason"
-CNI_CODE_HEADER: Final = "X-Spiderpool-CNI-Code"
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_LOGGED: Final = frozenset(openapi.BASE_PATH + operation.path for operation in OPERATIONS if operation.is_logged)
 
-def application(work: Work) -> web.Application:
-    """The agent's routes. Every error leaves as JSON in one of the original's two forms, and none with a traceback."""
+
+def on_socket(work: Work) -> web.Application:
+    """Every operation, for root."""
     app = web.Application(middlewares=[_border, _peer_is_root], client_max_size=BODY_LIMIT)
-    routes = _Routes(work)
+    app.add_routes([*(_route(each, _handler(each, work)) for each in OPERATIONS), *_descriptions()])
+    return app
+
+
+def on_tcp(work: Work) -> web.Application:
+    """The probes, for everybody; the rest answers that it is not here."""
+    app = web.Application(middlewares=[_border], client_max_size=1024)
     app.add_routes(
-        [
-            web.get("/v1/ipam/healthy", routes.ready),
-            web.post("/v1/ipam/ip", routes.add),
-            web.delete("/v1/ipam/ip", routes.delete),
-            web.get("/v1/workloadendpoint", routes.workload_endpoint),
-            *runtime_routes(work),
-        ]
+        [*(_route(each, _handler(each, work) if each.on_tcp else _elsewhere) for each in OPERATIONS), *_descriptions()]
     )
     return app
 
 
-def runtime_routes(work: Work) -> list[web.RouteDef]:
-    """Probes: the same on the socket and on the TCP port."""
-    routes = _Routes(work)
+def _route(operation: Operation[Any], handler: Handler) -> web.RouteDef:
+    options = {"allow_head": False} if operation.method == "GET" else {}
+    return web.route(operation.method, openapi.BASE_PATH + operation.path, handler, **options)
+
+
+def _handler(operation: Operation[Any], work: Work) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked: bodies.Form | None = None
+        if operation.body is not None:
+            asked = bodies.read(operation.body, await _json_body(request))
+        elif operation.query is not None:
+            asked = bodies.read_query(operation.query, request.query)
+        return await operation.does(work, asked, _deadline_s(request, operation.within_s))
+
+    return handle
+
+
+async def _elsewhere(request: web.Request) -> web.StreamResponse:
+    return answers.coded(501, f"{request.method} {request.path} is served on the agent's unix socket only")
+
+
+def _descriptions() -> list[web.RouteDef]:
+    described, page = openapi.document(OPERATIONS), openapi.page(OPERATIONS)
+
+    async def swagger(_request: web.Request) -> web.StreamResponse:
+        return web.json_response(described)
+
+    async def docs(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=page, content_type="text/html")
+
     return [
-        web.get("/v1/runtime/startup", routes.started),
-        web.get("/v1/runtime/readiness", routes.ready),
-        web.get("/v1/runtime/liveness", routes.alive),
+        web.get("/swagger.json", swagger, allow_head=False),
+        web.get(f"{openapi.BASE_PATH}/docs", docs, allow_head=False),
     ]
-
-
-class _Routes:
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    async def add(self, request: web.Request) -> web.Response:
-        asked = api.read_add(await _json_body(request))
-        structlog.contextvars.bind_contextvars(
-            pod=f"{asked.namespace}/{asked.pod}", uid=asked.pod_uid, container=asked.interface.container_id
-        )
-        assigned = await self._work.add(asked, within_s=_deadline_s(request, ADD_DEADLINE_S))
-        return web.json_response(api.add_response(assigned))
-
-    async def delete(self, request: web.Request) -> web.Response:
-        asked = api.read_del(await _json_body(request))
-        structlog.contextvars.bind_contextvars(
-            pod=f"{asked.namespace}/{asked.pod}", uid=asked.pod_uid, container=asked.interface.container_id
-        )
-        await self._work.delete(asked, within_s=_deadline_s(request, DEL_DEADLINE_S))
-        return web.Response()
-
-    async def workload_endpoint(self, request: web.Request) -> web.Response:
-        names = [request.query.get(key, "") for key in ("podNamespace", "podName")]
-        if not all(names):
-            raise api.BadBody(602, "podNamespace and podName in query are required")
-        found = await self._work.endpoint(*names)
-        if found is None:
-            return _bare(404, f"pod {'/'.join(names)} has no address on this node")
-        return web.json_response(api.workload_endpoint(*found))
-
-    async def started(self, _request: web.Request) -> web.Response:
-        return web.Response() if self._work.started else _bare(500, "the caches are not filled yet")
-
-    async def ready(self, _request: web.Request) -> web.Response:
-        problem = self._work.problem()
-        return web.Response() if problem is None else _bare(500, problem)
-
-    async def alive(self, _request: web.Request) -> web.Response:
-        return web.Response()
 
 
 @web.middleware
 async def _border(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors become answers here, and each request of the API one line of log."""
+    """Errors become answers here, and each request that may change something one line of log."""
     with structlog.contextvars.bound_contextvars(method=request.method, path=request.path):
         began = asyncio.get_running_loop().time()
         response = await _answered(request, handler)
-        if request.path in ("/v1/ipam/ip", "/v1/ipam/ips"):
+        if request.path in _LOGGED:
             took = round((asyncio.get_running_loop().time() - began) * 1000, 1)
             _log.info("request_served", status=response.status, took_ms=took)
         return response
@@ -120,20 +104,28 @@ async def _border(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except api.BadBody as error:
-        status = 400 if error.code == 400 else 422
-        return web.json_response({"code": error.code, "message": str(error)}, status=status)
+    except bodies.BadRequest as error:
+        return answers.coded(error.code, str(error))
     except errors.IpamError as error:
         _log.warning("request_refused", reason=error.reason, why=str(error))
-        return _refusal(error)
+        return answers.refusal(error)
     except web.HTTPException as error:
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        text = error.text or error.reason
-        return web.json_response({"code": error.status, "message": text}, status=error.status, headers=headers)
+        return _not_reached(request, error)
     except Exception:  # noqa: BLE001 - the border of the process
         # A bug: the traceback goes to the log, and the caller learns where to look.
         _log.exception("request_failed")
-        return _bare(500, "the agent failed on this request; its log says more")
+        return answers.bare(500, "the agent failed on this request; its log says more")
+
+
+def _not_reached(request: web.Request, error: web.HTTPException) -> web.Response:
+    """What was refused before an operation was found for it."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ",".join(sorted(error.allowed_methods))
+        response = answers.coded(405, f"method {request.method} is not allowed, but [{allowed}] are")
+        response.headers["Allow"] = allowed
+        return response
+    message = f"path {request.path} was not found" if error.status == 404 else error.text or error.reason
+    return answers.coded(error.status, message)
 
 
 @web.middleware
@@ -144,13 +136,14 @@ async def _peer_is_root(request: web.Request, handler: Handler) -> web.StreamRes
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _pid, uid, _gid = struct.unpack("3i", credentials)
         if uid not in (0, os.geteuid()):
-            return _bare(403, f"user {uid} may not ask the agent: the plugin must run as root")
+            return answers.bare(403, f"user {uid} may not ask the agent: the plugin must run as root")
     return await handler(request)
 
 
 async def _json_body(request: web.Request) -> bytes:
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text=f"send application/json, not {request.content_type}")
+    if request.can_read_body and request.content_type != openapi.JSON_TYPE:
+        sent = request.content_type
+        raise web.HTTPUnsupportedMediaType(text=f'unsupported media type "{sent}", only [{openapi.JSON_TYPE}] is taken')
     return await request.read()
 
 
@@ -163,17 +156,19 @@ def _deadline_s(request: web.Request, limit: float) -> float:
     return left if 0 <= left <= limit else limit  # nor a NaN
 
 
-def _refusal(error: errors.IpamError) -> web.Response:
-    # 500 whatever the reason: the original's plugin shows the text of no other status.
-    response = _bare(500, str(error))
-    response.headers[REASON_HEADER] = error.reason
-    response.headers[CNI_CODE_HEADER] = str(error.cni_code)
-    return response
-
-
-def _bare(status: int, text: str) -> web.Response:
-    """The original's error form: a bare JSON string and a newline."""
-    return web.Response(status=status, text=json.dumps(text) + "\n", content_type="application/json")
+@asynccontextmanager
+async def serve_probes(work: Work, listen: HostPort | None) -> AsyncIterator[None]:
+    """Serve on the TCP port until the block ends. OSError when it is taken; nothing to do without one."""
+    if listen is None:
+        yield
+        return
+    runner = web.AppRunner(on_tcp(work), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, listen.host or None, listen.port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -183,7 +178,7 @@ async def serve(work: Work, path: Path) -> AsyncIterator[None]:
     The caller holds the node's lock, so a socket that is there is a dead agent's. OSError when something else is.
     """
     listener = _listen(path)
-    runner = web.AppRunner(application(work), access_log=None, handler_cancellation=True, shutdown_timeout=10.0)
+    runner = web.AppRunner(on_socket(work), access_log=None, handler_cancellation=True, shutdown_timeout=10.0)
     await runner.setup()
     await web.SockSite(runner, listener).start()
     try:

@@ -4,43 +4,52 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from allocator import collecting
 from allocator.domain import errors
+from allocator.domain.slots import public_name
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from agent.order import Turns
+    from agent.recent import Recent
+    from agent.status import Status
+    from allocator.domain.addresses import Version
+    from allocator.domain.attachments import Attachments, Sandbox
     from allocator.domain.endpoint import Assigned
+    from allocator.domain.record import Record
     from allocator.domain.request import AddRequest, DelRequest, Pod
-    from allocator.kube.cache import Cache
-    from allocator.kube.cluster import NodeView
     from allocator.kube.events import Recorder
     from allocator.service import Allocator
+    from allocator.world import World
 
 _log = get_logger(__name__)
 
-# API servers send a bookmark about once a minute; a watch that is silent for longer may be half open.
-STALE_S: Final = 150.0
+HAND_BACK_SWITCH: Final = "SPIDERPOOL_ENABLED_RELEASE_CONFLICT_IPS"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    def __init__(
-        self, allocator: Allocator, view: NodeView, caches: Sequence[Cache], recorder: Recorder, turns: Turns
-    ) -> None:
-        self._allocator = allocator
-        self._view = view
-        self._caches = caches
-        self._recorder = recorder
-        self._turns = turns
+    """`hands_back`: whether an ADD may hand back what it got, the operator's switch."""
+
+    allocator: Allocator
+    world: World
+    recorder: Recorder
+    status: Status
+    turns: Turns
+    recent: Recent
+    hands_back: bool = True
 
     async def add(self, request: AddRequest, *, within_s: float) -> tuple[Assigned, ...]:
         """The interface's addresses. A refusal is told to the pod as an event as well."""
         try:
-            async with _deadline(within_s), self._turns.of(_key(request)):
-                assigned = await self._allocator.allocate(request)
+            async with _deadline(within_s), self.turns.of(_key(request)):
+                assigned = await self.allocator.allocate(request)
+                self.recent.note(request)
         except errors.IpamError as error:
             self._tell(request, error)
             raise
@@ -49,26 +58,49 @@ class Work:
         return assigned
 
     async def delete(self, request: DelRequest, *, within_s: float) -> None:
-        async with _deadline(within_s), self._turns.of(_key(request)):
-            for record in await self._allocator.release(request):
-                _log.info("address_given_back", address=str(record.address), pool=record.pool, state=record.state)
+        async with _deadline(within_s), self.turns.of(_key(request)):
+            _tell_released(await self.allocator.release(request))
+
+    async def hand_back(self, sandbox: Sandbox, *, within_s: float) -> None:
+        """Free what the last ADD of the sandbox got, because its plugin has found that others use it."""
+        if not self.hands_back:
+            raise errors.SwitchedOff(f"{HAND_BACK_SWITCH} is false: the addresses stay with pod {sandbox.pod}")
+        async with _deadline(within_s), self.turns.of(_key(sandbox)):
+            _tell_released(await self.allocator.hand_back(sandbox, self.recent.interface(sandbox)))
+
+    async def collect(self, attachments: Attachments, *, within_s: float) -> None:
+        """Release what of the network's attachments here is gone. All are tried; errors.Unavailable names the rest."""
+        async with _deadline(within_s):
+            releases, problems = await collecting.leaked(attachments, self.world)
+            remaining = list(problems)
+            for request in releases:
+                try:
+                    async with self.turns.of(_key(request)):
+                        _tell_released(await self.allocator.release(request))
+                except errors.IpamError as error:
+                    remaining.append(str(error))
+        if remaining:
+            raise errors.Unavailable(f"not everything could be collected; the next try may: {'; '.join(remaining)}")
+
+    async def check_status(self, listed: Mapping[Version, tuple[str, ...]], *, within_s: float) -> None:
+        async with _deadline(within_s):
+            await self.status.check(listed)
 
     async def endpoint(self, namespace: str, name: str) -> tuple[Pod, tuple[Assigned, ...]] | None:
         """The pod and what its interfaces hold by the ledger; None when it is not on this node or holds nothing."""
-        pod = self._view.pod(namespace, name)
-        assigned = await self._allocator.held_by(pod) if pod is not None else ()
+        pod = self.world.view.pod(namespace, name) or self._pod_of_machine(namespace, name)
+        assigned = await self.allocator.held_by(pod) if pod is not None else ()
         return (pod, assigned) if pod is not None and assigned else None
 
-    @property
-    def started(self) -> bool:
-        return all(cache.synced for cache in self._caches)
-
-    def problem(self) -> str | None:
-        """Why the agent should not be asked now, or None."""
-        if not self.started:
-            return "the caches are not filled yet"
-        stale = max(cache.staleness_s() for cache in self._caches)
-        return f"nothing heard of the API server for {stale:.0f} s" if stale > STALE_S else None
+    def _pod_of_machine(self, namespace: str, name: str) -> Pod | None:
+        """A virtual machine is known by its own name, whatever the pod is called that it runs in."""
+        for record in self.world.ledger.known():
+            for party in record.parties:
+                if (party.namespace, public_name(party.pod, record.slot)) == (namespace, name):
+                    pod = self.world.view.pod(namespace, party.pod)
+                    if pod is not None and pod.uid == party.pod_uid and pod.alive:
+                        return pod
+        return None
 
     def _tell(self, request: AddRequest, error: errors.IpamError) -> None:
         if not request.pod or not request.namespace:
@@ -78,7 +110,7 @@ class Work:
             "kind": "Pod",
             "metadata": {"namespace": request.namespace, "name": request.pod, "uid": request.pod_uid},
         }
-        self._recorder.emit(
+        self.recorder.emit(
             regarding=regarding, reason=error.reason, message=str(error), type="Warning", action="AllocateAddress"
         )
 
@@ -95,6 +127,11 @@ async def _deadline(within_s: float) -> AsyncIterator[None]:
         ) from None
 
 
-def _key(request: AddRequest | DelRequest) -> str:
+def _tell_released(records: Iterable[Record]) -> None:
+    for record in records:
+        _log.info("address_given_back", address=str(record.address), pool=record.pool, state=record.state)
+
+
+def _key(request: AddRequest | DelRequest | Sandbox) -> str:
     # By name when an old runtime gives no UID: then two pods of one name take turns, which harms nobody.
     return request.pod_uid or f"{request.namespace}/{request.pod}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import Address, Version
-    from allocator.domain.candidates import Surroundings
+    from allocator.domain.candidates import Master, Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Entry, Holder, Record, Slot
@@ -101,3 +101,8 @@ class ClusterView(Protocol):
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
         """Whether the slot's workload stands, now, and may fill it again."""
+
+
+class Uplinks(Protocol):
+    async def master_of(self, netns: str, interface: str) -> Master:
+        """What the interface in this network namespace stands on; nothing is raised, Master.problem says it."""

@@ -7,6 +7,7 @@ pod is gone the reclaim loop releases it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from allocator.attempts import Attempts
@@ -168,6 +169,10 @@ class Allocator:
     async def _planned(self, request: AddRequest, pod: Pod) -> tuple[Basis, Plan, Pod]:
         basis = await self._present_basis()
         around = await self._world.view.surroundings(pod)
+        if request.match_master_subnet:
+            interface = request.interface
+            master = await self._world.uplinks.master_of(interface.netns, interface.name)
+            around = replace(around, master=master)
         records, running = self._world.ledger.own(pod.uid), {}
         if (slot := pod.slot) is not None:
             unslotted = [record for record in records if record.slot != slot]

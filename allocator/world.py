@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import random
 
-    from allocator.ports import ClusterView, Endpoints, Ledger, Pools, Reservations
+    from allocator.ports import ClusterView, Endpoints, Ledger, Pools, Reservations, Uplinks
     from allocator.runtime.clock import Clock
 
 
@@ -19,5 +19,6 @@ class World:
     reservations: Reservations
     endpoints: Endpoints
     view: ClusterView
+    uplinks: Uplinks
     clock: Clock
     rng: random.Random

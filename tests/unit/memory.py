@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from allocator.domain import errors
-from allocator.domain.candidates import Surroundings
+from allocator.domain.candidates import Master, Surroundings
 from allocator.domain.request import Owner
 from allocator.service import Allocator
 from allocator.world import World
@@ -188,6 +188,16 @@ class MemoryView:
         return slot in self.wanted_slots
 
 
+class MemoryUplinks:
+    """`masters` by network namespace and interface."""
+
+    def __init__(self) -> None:
+        self.masters: dict[tuple[str, str], Master] = {}
+
+    async def master_of(self, netns: str, interface: str) -> Master:
+        return self.masters.get((netns, interface)) or Master((), f"{interface} in {netns} stands on nothing")
+
+
 @dataclass
 class MemoryWorld:
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
@@ -195,6 +205,7 @@ class MemoryWorld:
     reservations: MemoryReservations = field(default_factory=MemoryReservations)
     endpoints: MemoryEndpoints = field(default_factory=MemoryEndpoints)
     view: MemoryView = field(default_factory=MemoryView)
+    uplinks: MemoryUplinks = field(default_factory=MemoryUplinks)
     clock: FakeClock = field(default_factory=lambda: FakeClock(auto=True))
 
     def allocator(
@@ -206,6 +217,7 @@ class MemoryWorld:
             reservations=self.reservations,
             endpoints=self.endpoints,
             view=self.view,
+            uplinks=self.uplinks,
             clock=self.clock,
             rng=random.Random(7),  # noqa: S311 - the same choices in every run
         )
