@@ -27,6 +27,19 @@ def pool(name: str, items: str, subnet: str = "10.20.0.0/24", **changes: Any) ->
     return replace(made, **changes)
 
 
+def four(name: str, **changes: Any) -> Pool:
+    """An IPv4 pool, where only its name and what is changed matter."""
+    return pool(name, "10.20.0.10-10.20.0.19", **changes)
+
+
+def six(name: str, **changes: Any) -> Pool:
+    return pool(name, "fd00::10-fd00::19", "fd00::/64", **changes)
+
+
+def by_name(*pools: Pool) -> dict[str, Pool]:
+    return {each.name: each for each in pools}
+
+
 def pod(name: str = "cart-1", uid: str = "u1", **changes: Any) -> Pod:
     return replace(Pod(namespace="shop", name=name, uid=uid, node="n1"), **changes)
 
