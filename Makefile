@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLANE ?= embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench unit clean lock
+.PHONY: help install demo test lint bench unit plugin clean lock
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -37,8 +37,11 @@ bench: install ## speed, as ratios measured in one run
 unit: install ## the tests without I/O only
 	$(BIN)/python -m pytest tests/unit
 
+plugin: install ## the CNI plugin with all it needs of Python, in build/plugin
+	$(BIN)/python -m cni.install --bin-dir build/plugin
+
 lock: ## resolve the dependencies of pyproject.toml again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-header pyproject.toml -o requirements.lock
 
 clean: ## remove what the other verbs made
-	rm -rf $(VENV) .devcluster .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build .devcluster .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,59 +1,107 @@
-"""Put the plugin into a CNI bin directory as `spiderpool`: `python -m cni.install --bin-dir /opt/cni/bin`.
+"""Put the plugin into a CNI bin folder: `python -m cni.install --bin-dir /opt/cni/bin`.
 
-Atomic: a runtime that starts the plugin meanwhile finds the old file or the new one, whole.
+    /opt/cni/bin/spiderpool             the entry: a script of two lines that the tree's interpreter runs
+    /opt/cni/bin/.spiderpool-k3x_81ab/  the tree (cni/tree.py); each installation makes one under a new name
+
+The host needs a Linux kernel of the same architecture and nothing else. A tree is complete, on disk and tried out
+before the entry, replaced by one rename, names it: whoever starts the plugin meanwhile, and whatever ends the
+installation, finds the old plugin or the new one, whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import tempfile
+import time
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("plugin.py")
-# Linux before 5.1 reads no more of a script's first line.
-SHEBANG_LIMIT = 127
+from cni import tree
+
+ENTRY, PREFIX = "spiderpool", ".spiderpool-"
+# A plugin lives 65 s at most and imports from its tree to its end. Trees that crashes left behind are gone by then too.
+KEEP_REPLACED_S = 600.0
 
 
-def install(bin_dir: Path, *, python: Path | None = None) -> Path:
-    """The installed file. `python` is the interpreter as the host's runtime sees it (it need not exist here, in a
-    container image say); by default the one that runs this. ValueError if a script cannot name it.
-    """
-    # The real path: with -S nothing of a virtual environment is used, and the plugin outlives it.
-    interpreter = python or Path(sys.executable).resolve()
-    shebang = f"#!{interpreter} -IS\n".encode()  # one word: the kernel passes all options as one argument
-    if not interpreter.is_absolute() or len(str(interpreter).split()) != 1 or len(shebang) > SHEBANG_LIMIT:
-        raise ValueError(
-            f"the interpreter {str(interpreter)!r} cannot stand in a script's first line: give an absolute path "
-            f"without spaces, of less than {SHEBANG_LIMIT - len('#! -IS')} bytes"
-        )
-    _, _, text = SOURCE.read_bytes().partition(b"\n")
+def install(bin_dir: Path, *, host_bin_dir: Path | None = None) -> Path:
+    """The entry. `host_bin_dir`: where the host has the folder, when this runs in a container. OSError, ValueError."""
     bin_dir.mkdir(parents=True, exist_ok=True)
-    target = bin_dir / "spiderpool"
-    temporary = bin_dir / f".spiderpool.{os.getpid()}"
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=bin_dir))
+    new_entry, entry = folder / ENTRY, bin_dir / ENTRY
     try:
-        with temporary.open("wb") as file:
-            file.write(shebang + text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o755)
-        temporary.rename(target)
+        fill(folder, seen_as=(host_bin_dir or bin_dir.absolute()) / folder.name)
+        replaced = entry.read_bytes() if entry.exists() else b""
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    try:
+        new_entry.rename(entry)
+    except OSError:
+        shutil.rmtree(folder)
+        raise
+    flush(bin_dir)
+    remove_old(bin_dir, replaced=replaced, current=folder)
+    return entry
+
+
+def fill(folder: Path, *, seen_as: Path) -> None:
+    """Tree and entry, on disk and tried out."""
+    # The interpreter of the replaced entry may still be handed the text of the next one, so it never changes.
+    text = shebang(seen_as / "python") + f"import {tree.PLUGIN}\n{tree.PLUGIN}.main()\n"
+    tree.build(folder, seen_as=seen_as)
+    tree.try_out(folder)
+    (folder / ENTRY).write_text(text)
+    (folder / ENTRY).chmod(0o755)
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
+
+
+def shebang(interpreter: Path) -> str:
+    """The first line of the entry. ValueError if it cannot name this interpreter."""
+    line = f"#!{interpreter} {tree.FLAGS}\n"  # one word of options: the kernel passes them as one argument
+    release = os.uname().release.split(".")
+    limit = 255 if (int(release[0]), int(release[1])) >= (5, 1) else 127
+    folder = str(interpreter.parents[1])
+    too_long = len(line.encode()) - limit
+    if not interpreter.is_absolute() or len(folder.split()) != 1 or too_long > 0:
+        raise ValueError(
+            f"the folder {folder!r} cannot stand in a script's first line: "
+            f"give an absolute path without spaces, of at most {len(folder.encode()) - too_long} bytes"
+        )
+    return line
+
+
+def flush(path: Path) -> None:
+    """Onto the disk: after a power cut the entry must not name a tree of empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
-    return target
+        os.close(descriptor)
+
+
+def remove_old(bin_dir: Path, *, replaced: bytes, current: Path) -> None:
+    """Trees that no plugin can be running from any more; the one replaced now is old from now on."""
+    for leftover in bin_dir.glob(f"{PREFIX}*"):
+        if leftover.name.encode() in replaced:
+            os.utime(leftover)
+        elif leftover != current and time.time() - leftover.stat().st_mtime > KEEP_REPLACED_S:
+            shutil.rmtree(leftover)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cni.install", description="Install the CNI plugin `spiderpool`.")
     parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default: %(default)s")
-    parser.add_argument("--python", type=Path, help="the host's interpreter, 3.11 or newer; default: this one")
+    parser.add_argument("--host-bin-dir", type=Path, help="the same folder as the host sees it; default: --bin-dir")
     options = parser.parse_args()
     try:
-        target = install(options.bin_dir, python=options.python)
+        entry = install(options.bin_dir, host_bin_dir=options.host_bin_dir)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"cannot install the plugin: {error}\n")
         return 1
-    sys.stdout.write(f"installed {target}\n")
+    sys.stdout.write(f"installed {entry}\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from allocator.kube.resources import PODS, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
 from cni import install
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod, running_agent
-from tests.unit.cni.harness import Plugin
+from tests.unit.cni.harness import Plugin, pod_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,19 +37,28 @@ async def pool(kube: KubeClient) -> None:
     await make_node(kube, "n1")
 
 
-def runtime(directory: Path) -> Plugin:
-    return Plugin(install.install(directory / "bin"), directory)
+@pytest.fixture(scope="session")
+def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install.install(tmp_path_factory.mktemp("bin"))
 
 
-async def call(plugin: Plugin, command: str, pod: Object, *, version: str = "1.1.0", **config: Any) -> Outcome:
+@pytest.fixture
+def plugin(executable: Path, tmp_path: Path) -> Plugin:
+    return Plugin(executable, tmp_path)
+
+
+async def call(
+    plugin: Plugin, command: str, pod: Object, config: dict[str, Any] | None = None, **variables: str
+) -> Outcome:
     """The plugin, as the runtime of node n1 calls it for eth0 of the pod."""
     meta, socket = pod["metadata"], str(plugin.home / "n1.sock")
-    whole = plugin.config(version, ipam_unix_socket_path=socket, state_dir=str(plugin.home / "n1")) | config
+    whole = plugin.config("1.1.0", ipam_unix_socket_path=socket, state_dir=str(plugin.home / "n1")) | (config or {})
     args = (
         f"IgnoreUnknown=1;K8S_POD_NAMESPACE={meta['namespace']};K8S_POD_NAME={meta['name']};K8S_POD_UID={meta['uid']}"
     )
     container = f"c-{meta['uid']}"
-    return await asyncio.to_thread(plugin.run, command, whole, CNI_ARGS=args, CNI_CONTAINERID=container)
+    variables = {"CNI_ARGS": args, "CNI_CONTAINERID": container} | variables
+    return await asyncio.to_thread(plugin.run, command, whole, **variables)
 
 
 async def kill(kube: KubeClient, pod: Object) -> None:
@@ -61,9 +70,8 @@ async def state(kube: KubeClient) -> str:
 
 
 async def test_an_attachment_lives_through_status_add_check_and_del(
-    plane: Plane, kube: KubeClient, namespace: str, pool: None, tmp_path: Path
+    plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
 ) -> None:
-    plugin = runtime(tmp_path)
     pod = await make_pod(kube, namespace, "cart", "n1", ANNOTATION)
     async with running_agent(plane.kubeconfig, "n1", tmp_path):
         assert (await call(plugin, "STATUS", pod)).status == 0
@@ -74,21 +82,30 @@ async def test_an_attachment_lives_through_status_add_check_and_del(
             "routes": [{"dst": "0.0.0.0/0", "gw": "10.20.0.1"}],
             "dns": {},
         }
-        checked = await call(plugin, "CHECK", pod, prevResult=added.json())
-        assert (checked.status, checked.stdout) == (0, b"")
-        other = {**added.json(), "ips": [{"address": "10.20.0.11/16"}]}
-        assert "10.20.0.11/16" in (await call(plugin, "CHECK", pod, prevResult=other)).json()["msg"]
+        other = added.json() | {"ips": [{"address": "10.20.0.11/16"}]}
+        assert "10.20.0.11/16" in (await call(plugin, "CHECK", pod, {"prevResult": other})).json()["msg"]
         await kill(kube, pod)
         assert (await call(plugin, "DEL", pod)).status == 0
         assert await state(kube) == "Cooling"
-        assert (await call(plugin, "CHECK", pod, prevResult=added.json())).code == 999
+        assert (await call(plugin, "CHECK", pod, {"prevResult": added.json()})).code == 999
         assert (await call(plugin, "DEL", pod)).status == 0
 
 
-async def test_a_full_pool_means_try_again_later_with_the_agents_reason(
-    plane: Plane, kube: KubeClient, namespace: str, pool: None, tmp_path: Path
+@pytest.mark.root
+async def test_a_check_finds_record_and_interface_as_add_left_them(
+    plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
 ) -> None:
-    plugin = runtime(tmp_path)
+    pod = await make_pod(kube, namespace, "cart", "n1", ANNOTATION)
+    with pod_network(tmp_path) as netns:
+        async with running_agent(plane.kubeconfig, "n1", tmp_path):
+            added = await call(plugin, "ADD", pod, CNI_NETNS=str(netns))
+            checked = await call(plugin, "CHECK", pod, {"prevResult": added.json()}, CNI_NETNS=str(netns))
+    assert (checked.status, checked.stdout) == (0, b"")
+
+
+async def test_a_full_pool_means_try_again_later_with_the_agents_reason(
+    plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
+) -> None:
     first, second = [await make_pod(kube, namespace, name, "n1", ANNOTATION) for name in ("cart", "till")]
     async with running_agent(plane.kubeconfig, "n1", tmp_path):
         assert (await call(plugin, "ADD", first)).status == 0
@@ -98,9 +115,8 @@ async def test_a_full_pool_means_try_again_later_with_the_agents_reason(
 
 
 async def test_a_release_without_agent_is_carried_out_when_it_is_back(
-    plane: Plane, kube: KubeClient, namespace: str, pool: None, tmp_path: Path
+    plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
 ) -> None:
-    plugin = runtime(tmp_path)
     pod = await make_pod(kube, namespace, "cart", "n1", ANNOTATION)
     async with running_agent(plane.kubeconfig, "n1", tmp_path):
         assert (await call(plugin, "ADD", pod)).status == 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni import install
-from tests.unit.cni.harness import FakeAgent, Plugin
+from tests.unit.cni.harness import FakeAgent, Plugin, pod_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,3 +26,9 @@ def plugin(executable: Path, tmp_path: Path) -> Plugin:
 def agent(plugin: Plugin) -> Iterator[FakeAgent]:
     with FakeAgent(plugin.socket_path) as agent:
         yield agent
+
+
+@pytest.fixture
+def netns(tmp_path: Path) -> Iterator[Path]:
+    with pod_network(tmp_path) as path:
+        yield path

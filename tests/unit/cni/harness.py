@@ -9,11 +9,16 @@ import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+from pyroute2 import IPRoute
+
+from devcluster.nodes import namespaces
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 POD_ARGS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-7d9;K8S_POD_UID=9e0c6a52"
@@ -135,7 +140,7 @@ class Outcome:
 class Plugin:
     executable: Path
     home: Path
-    base_environment: dict[str, str] = field(default_factory=lambda: {"PATH": os.environ["PATH"]})
+    base_environment: dict[str, str] = field(default_factory=lambda: {"PATH": "/nonexistent"})
 
     @property
     def socket_path(self) -> Path:
@@ -198,8 +203,39 @@ class Plugin:
         process.stdin = None
         return process
 
+    def altered(self, code: str) -> Plugin:
+        """One whose modules are changed by `code` before it runs."""
+        executable = self.home / "altered"
+        first, *rest = self.executable.read_text().splitlines()
+        executable.write_text("\n".join([first, code, *rest]))
+        executable.chmod(0o755)
+        return replace(self, executable=executable)
+
     def intents(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in (self.home / "state" / "intents").glob("*")]
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def pod_network(folder: Path) -> Iterator[Path]:
+    """A network namespace whose eth0 has 10.20.0.10/16 and fd00::a/64, and other0 has 192.0.2.9/24."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make and enter a network namespace")
+    try:
+        namespace = namespaces.create("pod", folder)
+    except PermissionError:
+        pytest.skip("may not make network namespaces here")
+
+    def fill() -> None:
+        with IPRoute() as route:
+            route.link("add", ifname="eth0", kind="veth", peer={"ifname": "other0"})
+            for name, address in (("eth0", "10.20.0.10/16"), ("eth0", "fd00::a/64"), ("other0", "192.0.2.9/24")):
+                route.addr("add", index=route.link_lookup(ifname=name)[0], address=address)
+
+    namespaces.run_inside(namespace, fill)
+    try:
+        yield namespace.path
+    finally:
+        namespace.close()

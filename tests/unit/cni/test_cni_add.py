@@ -17,8 +17,6 @@ from aiohttp import web
 from tests.unit.cni.harness import ADDED, FakeAgent, http
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.unit.cni.harness import Plugin
 
 DUAL: dict[str, Any] = {
@@ -52,6 +50,7 @@ def test_the_request_is_the_agents_api(plugin: Plugin, agent: FakeAgent) -> None
         "defaultIPv4IPPool": ["rack7-v4"],
         "defaultIPv6IPPool": None,
         "cleanGateway": True,
+        "networkName": "underlay",
     }
 
 
@@ -88,6 +87,32 @@ def test_another_interface_gets_its_own_part_of_the_same_answer(plugin: Plugin, 
     assert result["ips"] == [{"address": "10.30.0.10/24", "gateway": "10.30.0.1"}]
 
 
+def test_ipv4_comes_first_whatever_the_answers_order(plugin: Plugin, agent: FakeAgent) -> None:
+    agent.answer = http(200, DUAL | {"ips": DUAL["ips"][::-1]})
+    assert [ip["address"] for ip in plugin.run("ADD").json()["ips"]] == ["10.20.0.10/16", "fd00::a/64"]
+
+
+@pytest.mark.parametrize(
+    ("dns", "expected"),
+    [
+        pytest.param(None, {}, id="null"),
+        pytest.param({}, {}, id="empty"),
+        pytest.param({"nameservers": [], "domain": "", "search": None}, {}, id="nothing said"),
+        pytest.param({"nameservers": ["10.20.0.2", "fd00::2"]}, {"nameservers": ["10.20.0.2", "fd00::2"]}, id="some"),
+        pytest.param(
+            {"nameservers": ["10.20.0.2"], "domain": "a.b", "search": ["b"], "options": ["ndots:2"], "colour": "red"},
+            {"nameservers": ["10.20.0.2"], "domain": "a.b", "search": ["b"], "options": ["ndots:2"]},
+            id="all, and one that CNI does not know",
+        ),
+    ],
+)
+def test_the_answers_dns_is_the_results(
+    plugin: Plugin, agent: FakeAgent, dns: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    agent.answer = http(200, ADDED | {"dns": dns})
+    assert plugin.run("ADD").json()["dns"] == expected
+
+
 @pytest.mark.parametrize("ips", [None, []])
 def test_no_address_for_this_interface_is_an_error(plugin: Plugin, agent: FakeAgent, ips: list[Any] | None) -> None:
     agent.answer = http(200, {"ips": ips, "routes": None})
@@ -120,6 +145,11 @@ def test_no_address_for_this_interface_is_an_error(plugin: Plugin, agent: FakeAg
         ),
         pytest.param(http(200, ADDED | {"routes": [{"ifName": "eth0", "dst": "x", "gw": "10.0.0.1"}]}), id="dst"),
         pytest.param(http(200, ADDED | {"routes": [{"ifName": "eth0", "dst": "10.0.0.0/8"}]}), id="route without gw"),
+        pytest.param(http(200, ADDED | {"dns": "10.20.0.2"}), id="dns is a string"),
+        pytest.param(http(200, ADDED | {"dns": {"nameservers": "10.20.0.2"}}), id="nameservers is a string"),
+        pytest.param(http(200, ADDED | {"dns": {"nameservers": ["a.b"]}}), id="nameserver by name"),
+        pytest.param(http(200, ADDED | {"dns": {"search": [1]}}), id="search has numbers"),
+        pytest.param(http(200, ADDED | {"dns": {"domain": ["a.b"]}}), id="domain is a list"),
     ],
 )
 def test_an_answer_without_sense_is_code_6(plugin: Plugin, agent: FakeAgent, answer: bytes) -> None:
@@ -234,15 +264,9 @@ def test_a_socket_path_that_cannot_be_is_code_5_at_once(plugin: Plugin, path: st
 
 
 @pytest.fixture
-def hasty(plugin: Plugin, tmp_path: Path) -> Plugin:
+def hasty(plugin: Plugin) -> Plugin:
     """The plugin with a deadline of half a second in place of a minute."""
-    text = plugin.executable.read_text()
-    whole = "ADD_DEADLINE_S, ADD_PATIENCE_S = 60.0, 2.0"
-    assert text.count(whole) == 1
-    executable = tmp_path / "spiderpool"
-    executable.write_text(text.replace(whole, "ADD_DEADLINE_S, ADD_PATIENCE_S = 0.5, 2.0"))
-    executable.chmod(0o755)
-    return type(plugin)(executable, plugin.home)
+    return plugin.altered("import cni.commands; cni.commands.ADD_DEADLINE_S = 0.5")
 
 
 def test_an_agent_that_hangs_costs_the_deadline_and_no_more(hasty: Plugin) -> None:
@@ -292,13 +316,8 @@ def test_a_signal_ends_add_with_an_error_document(plugin: Plugin, agent: FakeAge
     assert b"Traceback" not in errors
 
 
-def test_a_bug_is_code_999_with_a_traceback_on_stderr_only(plugin: Plugin, tmp_path: Path) -> None:
-    broken = tmp_path / "spiderpool"
-    text = plugin.executable.read_text()
-    assert "def add(call: Call) -> Json | None:\n" in text
-    broken.write_text(text.replace("def add(call: Call) -> Json | None:\n", "def add(call: Call):\n    1 / 0\n"))
-    broken.chmod(0o755)
-    outcome = type(plugin)(broken, plugin.home).run("ADD")
+def test_a_bug_is_code_999_with_a_traceback_on_stderr_only(plugin: Plugin) -> None:
+    outcome = plugin.altered("import cni.commands; cni.commands.COMMANDS['ADD'] = lambda call: 1 / 0").run("ADD")
     assert outcome.status == 1
     assert outcome.json()["code"] == 999
     assert "ZeroDivisionError" in outcome.json()["msg"]

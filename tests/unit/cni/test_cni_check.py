@@ -1,4 +1,4 @@
-"""CHECK, STATUS and GC."""
+"""CHECK: what the runtime believes, what the agent has on record, and what the interface really has."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.cni.harness import FakeAgent, Request, http
+from tests.unit.cni.harness import FakeAgent, http
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.cni.harness import Plugin
 
 ENDPOINT: dict[str, Any] = {
@@ -31,13 +33,55 @@ PREVIOUS: dict[str, Any] = {
 }
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
-def test_check_succeeds_while_the_agent_lists_the_addresses(plugin: Plugin, agent: FakeAgent, version: str) -> None:
+def test_check_succeeds_while_record_and_interface_have_the_addresses(
+    plugin: Plugin, agent: FakeAgent, netns: Path, version: str
+) -> None:
     agent.answer = http(200, ENDPOINT)
-    outcome = plugin.run("CHECK", plugin.config(version) | {"prevResult": PREVIOUS})
-    assert (outcome.status, outcome.stdout) == (0, b"")
-    assert agent.requests[0].method == "GET"
-    assert agent.requests[0].target == "/v1/workloadendpoint?podNamespace=shop&podName=cart-7d9"
+    outcome = plugin.run("CHECK", plugin.config(version) | {"prevResult": PREVIOUS}, CNI_NETNS=str(netns))
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", "")
+    (request,) = agent.requests
+    assert (request.method, request.target) == ("GET", "/v1/workloadendpoint?podNamespace=shop&podName=cart-7d9")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("address", "family"), [("10.20.0.11/16", "ipv4"), ("fd00::b/64", "ipv6"), ("192.0.2.9/24", "ipv4")]
+)
+def test_check_fails_for_an_address_that_is_held_but_not_configured(
+    plugin: Plugin, agent: FakeAgent, netns: Path, address: str, family: str
+) -> None:
+    agent.answer = http(200, ENDPOINT | {"interfaces": [{"interface": "eth0", family: address}]})
+    previous = {"ips": [{"address": address}]}
+    outcome = plugin.run("CHECK", plugin.config() | {"prevResult": previous}, CNI_NETNS=str(netns))
+    assert outcome.code == 999
+    assert f"should have {address}, which is not configured" in outcome.json()["msg"]
+
+
+@pytest.mark.root
+def test_check_fails_without_the_interface(plugin: Plugin, agent: FakeAgent, netns: Path) -> None:
+    agent.answer = http(200, ENDPOINT)
+    previous = {"ips": [{"address": "10.30.0.10/24"}]}
+    config = plugin.config() | {"prevResult": previous}
+    outcome = plugin.run("CHECK", config, CNI_NETNS=str(netns), CNI_IFNAME="net1")
+    assert outcome.code == 999
+    assert "there is no interface net1" in outcome.json()["msg"]
+
+
+def test_check_fails_when_the_namespace_is_gone(plugin: Plugin, agent: FakeAgent, tmp_path: Path) -> None:
+    agent.answer = http(200, ENDPOINT)
+    outcome = plugin.run("CHECK", plugin.config() | {"prevResult": PREVIOUS}, CNI_NETNS=str(tmp_path / "netns"))
+    assert outcome.code == 999
+    assert outcome.json()["msg"] == f"the network namespace {tmp_path}/netns is gone"
+
+
+def test_check_fails_for_a_file_that_is_no_namespace(plugin: Plugin, agent: FakeAgent, tmp_path: Path) -> None:
+    agent.answer = http(200, ENDPOINT)
+    (tmp_path / "netns").write_text("")
+    outcome = plugin.run("CHECK", plugin.config() | {"prevResult": PREVIOUS}, CNI_NETNS=str(tmp_path / "netns"))
+    assert outcome.code == 999
+    assert "cannot enter the network namespace" in outcome.json()["msg"]
 
 
 @pytest.mark.parametrize(
@@ -76,40 +120,3 @@ def test_check_needs_the_result_of_add(plugin: Plugin) -> None:
     outcome = plugin.run("CHECK")
     assert outcome.code == 7
     assert "prevResult" in outcome.json()["msg"]
-
-
-STATUS_ONLY: dict[str, str | None] = dict.fromkeys(("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"))
-
-
-def test_status_asks_the_agent_whether_it_is_ready(plugin: Plugin, agent: FakeAgent) -> None:
-    agent.answer = http(200)
-    outcome = plugin.run("STATUS", plugin.config("1.1.0"), **STATUS_ONLY)
-    assert (outcome.status, outcome.stdout) == (0, b"")
-    assert [request.target for request in agent.requests] == ["/v1/runtime/readiness"]
-
-
-def test_status_of_an_original_agent_is_its_health(plugin: Plugin, agent: FakeAgent) -> None:
-    def answer(request: Request) -> bytes:
-        return http(200) if request.target == "/v1/ipam/healthy" else http(501, {"code": 501, "message": "not yet"})
-
-    agent.answer = answer
-    assert plugin.run("STATUS", plugin.config("1.1.0"), **STATUS_ONLY).status == 0
-
-
-def test_status_of_an_agent_that_is_not_ready_is_code_50(plugin: Plugin, agent: FakeAgent) -> None:
-    agent.answer = http(500, "caches are not synced")
-    outcome = plugin.run("STATUS", plugin.config("1.1.0"), **STATUS_ONLY)
-    assert outcome.code == 50
-    assert outcome.json()["msg"] == "caches are not synced"
-
-
-def test_status_without_agent_is_code_50(plugin: Plugin) -> None:
-    outcome = plugin.run("STATUS", plugin.config("1.1.0"), **STATUS_ONLY)
-    assert outcome.code == 50
-    assert outcome.seconds < 2
-
-
-def test_gc_with_an_empty_list_releases_nothing(plugin: Plugin, agent: FakeAgent) -> None:
-    config = plugin.config("1.1.0") | {"cni.dev/valid-attachments": []}
-    outcome = plugin.run("GC", config, **STATUS_ONLY)
-    assert (outcome.status, outcome.stdout, agent.requests) == (0, b"", [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -69,6 +68,39 @@ def test_wrong_settings_do_not_stop_a_release(plugin: Plugin, agent: FakeAgent) 
     assert "ipam.log_level" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b'{"ipam": {"type": "spider', id="cut off"),
+        pytest.param(b'{"ipam": {"type": "spiderpool"}}', id="only the type"),
+        pytest.param(b'{"cniVersion": "1.0.0", "name": "underlay", "type": "macvlan"}', id="no ipam"),
+        pytest.param(b'{"cniVersion": "9.9.9", "ipam": []}', id="unknown version"),
+        pytest.param(b"x" * 2_000_000, id="2 MB"),
+    ],
+)
+def test_a_release_is_kept_for_the_nodes_agent_whatever_is_left_of_the_configuration(
+    plugin: Plugin, stdin: bytes
+) -> None:
+    """Without the settings: in the places where agent and plugin meet by default."""
+    outcome = plugin.altered(elsewhere(plugin)).run("DEL", stdin)
+    assert (outcome.status, outcome.stdout, plugin.intents()) == (0, b"", [RELEASE])
+
+
+@pytest.mark.parametrize("stdin", [b"", b'{"ipam": {"type": "spiderpool"}}'])
+def test_a_release_without_settings_reaches_the_nodes_agent(plugin: Plugin, agent: FakeAgent, stdin: bytes) -> None:
+    agent.answer = http(200)
+    assert plugin.altered(elsewhere(plugin)).run("DEL", stdin).status == 0
+    assert [request.json() for request in agent.requests] == [RELEASE]
+    assert plugin.intents() == []
+
+
+def elsewhere(plugin: Plugin) -> str:
+    """Default places under the test's own folder."""
+    places = {key: value for key, value in plugin.ipam().items() if key != "type"}
+    return f"from cni.call import PATH, SETTINGS; SETTINGS |= {{k: (v, PATH) for k, v in {places}.items()}}"
+
+
 def test_five_releases_in_a_row_succeed(plugin: Plugin, agent: FakeAgent) -> None:
     agent.answer = http(200)
     assert [plugin.run("DEL").status for _ in range(5)] == [0] * 5
@@ -78,12 +110,12 @@ def test_without_agent_the_release_is_kept_within_a_second(plugin: Plugin) -> No
     outcome = plugin.run("DEL")
     assert (outcome.status, outcome.stdout) == (0, b"")
     assert outcome.seconds < 1
-    name = hashlib.sha256(b"4f0c/eth0").hexdigest()
     folder = plugin.home / "state" / "intents"
-    assert [path.name for path in folder.iterdir()] == [f"{name}.json"]
-    assert json.loads((folder / f"{name}.json").read_bytes()) == RELEASE
+    (intent,) = folder.iterdir()
+    assert intent.name == "4f0c@eth0.json"
+    assert json.loads(intent.read_bytes()) == RELEASE
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert (folder / f"{name}.json").stat().st_mode & 0o777 == 0o600
+    assert intent.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_repeated_release_is_kept_once_and_another_interface_apart(plugin: Plugin) -> None:
@@ -98,7 +130,7 @@ def test_the_kept_release_is_on_disk_before_its_name_is(plugin: Plugin) -> None:
     trace = subprocess.run(
         ["strace", "-f", "-e", "trace=fsync,rename", plugin.executable],
         input=json.dumps(plugin.config()).encode(),
-        env=plugin.environment("DEL"),
+        env=plugin.environment("DEL", PATH=os.environ["PATH"]),
         capture_output=True,
         check=False,
     )
@@ -158,7 +190,7 @@ def test_on_a_full_disk_the_runtime_must_come_again_and_nothing_torn_stays(plugi
     """
     done = subprocess.run(
         ["unshare", "--mount", "/bin/sh", "-c", script],
-        env=plugin.environment("DEL"),
+        env=plugin.environment("DEL", PATH=os.environ["PATH"]),
         capture_output=True,
         check=False,
     )

@@ -148,13 +148,13 @@ def test_processes_that_rotate_at_once_lose_no_line(plugin: Plugin, agent: FakeA
 
 STORM = """
 import os, sys
-from cni import plugin
+from cni import log as plugin_log
 path, name = sys.argv[1:]
 settings = {"log_file_path": path, "log_file_max_size": 1, "log_file_max_age": 0, "log_file_max_count": 0}
 os.read(0, 1)  # all begin together, when the test closes the pipe
 for number in range(300):
     line = f"{name}-{number} ".ljust(40_000, "x").encode() + b"\\n"
-    log = plugin.open_log(settings, len(line))
+    log = plugin_log.open_log(settings, len(line))
     os.write(log, line)
     os.close(log)
 """
