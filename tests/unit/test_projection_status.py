@@ -13,6 +13,7 @@ from allocator.domain.addresses import IntervalSet
 from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project, project_unreadable
 from allocator.domain.record import State
 from allocator.kube.pool_status import decode_status, encode_status
+from tests.unit import values
 from tests.unit.records import NOON, SLOT, a_pool, a_record, cooling
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def test_an_address_in_use_is_counted_and_listed_in_every_state_but_cooling(stat
     found = status([a_record("10.20.0.10", state=state, slot=SLOT)])
     assert (found.allocated, found.free) == (1, 9)
     assert json.loads(found.allocated_ips or "") == {"10.20.0.10": {"pod": "shop/cart", "podUid": "uid-1"}}
+
+
+def test_a_virtual_machine_is_called_by_its_name_and_not_by_its_pods() -> None:
+    found = status([a_record(pod="virt-launcher-ledger-x7k2p", slot=values.launcher().slot)])
+    assert json.loads(found.allocated_ips or "") == {"10.20.0.10": {"pod": "shop/ledger", "podUid": "uid-1"}}
 
 
 def test_a_cooling_address_is_free_since_a_pod_gets_it_when_nothing_else_is_left() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from allocator.domain.reclaim import (
     Why,
     cooling_time,
     judge,
+    survivor,
 )
 from allocator.domain.record import State
 from tests.unit.records import NOON, SLOT, a_pod, a_record
@@ -169,3 +171,32 @@ def test_the_node_switches_hold_back_pods_that_still_exist(rules: Rules, node: N
 def test_the_node_switches_say_nothing_about_pods_that_are_gone() -> None:
     rules = Rules(on_ready_node=False, on_unready_node=False)
     assert verdict(a_record(), None, rules=rules).act is Act.RELEASE
+
+
+def pair() -> Record:
+    """A virtual machine that migrates from pod `source` to pod `cart`."""
+    return a_record(slot=SLOT, peer=a_record(pod="source", pod_uid="uid-0").holder)
+
+
+SOURCE = a_pod(name="source", uid="uid-0")
+ENDS = [
+    pytest.param(a_pod(), SOURCE, Verdict(Act.KEEP, Why.POD_STANDS), id="both run"),
+    pytest.param(a_pod(deleted_at=NOON), SOURCE, Verdict(Act.KEEP, Why.POD_STANDS), id="one is being deleted"),
+    pytest.param(a_pod(), None, Verdict(Act.PART, Why.PARTNER_GONE), id="source missing"),
+    pytest.param(a_pod(), replace(SOURCE, uid="x"), Verdict(Act.PART, Why.PARTNER_GONE), id="source replaced"),
+    pytest.param(a_pod(), replace(SOURCE, phase="Succeeded"), Verdict(Act.PART, Why.PARTNER_GONE), id="source ended"),
+    pytest.param(None, SOURCE, Verdict(Act.PART, Why.PARTNER_GONE), id="target missing"),
+    pytest.param(a_pod(phase="Failed"), SOURCE, Verdict(Act.PART, Why.PARTNER_GONE), id="target failed"),
+    pytest.param(None, None, Verdict(Act.RELEASE, Why.POD_MISSING), id="both missing"),
+    pytest.param(a_pod(phase="Failed"), None, Verdict(Act.RELEASE, Why.POD_FINISHED), id="both gone"),
+]
+
+
+@pytest.mark.parametrize(("pod", "peer", "expected"), ENDS)
+def test_of_two_pods_with_one_address_the_one_that_runs_goes_on_with_it(
+    pod: Pod | None, peer: Pod | None, expected: Verdict
+) -> None:
+    seen = Sighting(record=pair(), pod=pod, peer_pod=peer, node=NodeState.READY, ending=ENDED)
+    assert judge(seen, Rules(), NOON) == expected
+    if expected.act is Act.PART:
+        assert survivor(seen).pod_uid == ("uid-1" if pod and pod.alive else "uid-0")
