@@ -41,6 +41,8 @@ async def hand_back(sandbox: Sandbox, answered: str, world: World) -> Handed:
     A pod that is gone needs no such care. errors.Kept for a static pod, errors.Invalid for a pod that is another one,
     holds nothing, or may be using what it holds. errors.Conflict when somebody else wrote in between.
     """
+    if not sandbox.namespace or not sandbox.pod:
+        return Handed()
     pod = await world.view.read_pod(sandbox.namespace, sandbox.pod)
     uid = sandbox.pod_uid or ("" if pod is None else pod.uid)
     if not uid:

@@ -35,7 +35,7 @@ class Releasing:
 
         errors.Conflict when somebody else wrote in between: then decide again.
         """
-        if not request.pod:
+        if not request.pod or not request.namespace:
             named = self._named(request)
             if named is None:
                 return ()

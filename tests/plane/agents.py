@@ -75,15 +75,15 @@ def args(pod: Object, interface: str = "eth0", container: str = "c1") -> dict[st
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    kubeconfig: Path, node: str, directory: Path, *, log_level: str = "debug"
+    kubeconfig: Path, node: str, directory: Path, *, log_level: str = "debug", health: str = "0", **environ: str
 ) -> AsyncIterator[Agent]:
     """The agent as a process of its own, serving; SIGTERM at the end, and then it must be gone in time."""
     socket, state_dir, log = directory / f"{node}.sock", directory / node, directory / f"{node}.log"
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "agent", "--kubeconfig", str(kubeconfig), "--node", node,
-            "--socket", str(socket), "--state-dir", str(state_dir), "--health-listen", "0", "--log-level", log_level,
-            stderr=stderr, env={**os.environ, "PYTHONWARNINGS": "error"},
+            "--socket", str(socket), "--state-dir", str(state_dir), "--health-listen", health, "--log-level", log_level,
+            stderr=stderr, env={**os.environ, "PYTHONWARNINGS": "error", **environ},
         )  # fmt: skip
     try:
         async with asyncio.timeout(START_S):
