@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain.candidates import Surroundings
 from allocator.domain.request import Owner
-from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, workload_of
+from allocator.domain.slots import KNOWN
 from allocator.kube.cache import Cache
 from allocator.kube.codec import decode_controller, decode_pod
 from allocator.kube.errors import NotFound
@@ -75,12 +75,6 @@ class NodeView:
         raw = self.pods.get(name, namespace)
         return None if raw is None else decode_pod(raw, self._kept)
 
-    def machine_pod(self, namespace: str, machine: str) -> Pod | None:
-        """The pod on this node that runs the virtual machine, one that is not ending first."""
-        pods = (decode_pod(raw, self._kept) for raw in self.pods.items() if raw["metadata"]["namespace"] == namespace)
-        found = [pod for pod in pods if pod.slot is not None and _is_machine(pod.slot, machine)]
-        return min(found, key=lambda pod: not pod.alive, default=None)
-
     async def read_pod(self, namespace: str, name: str) -> Pod | None:
         raw = await self._read(PODS, name, namespace)
         return None if raw is None else decode_pod(raw, self._kept)
@@ -124,7 +118,3 @@ class NodeView:
                 return None
 
         return await patiently(f"read {resource.kind} {name}", attempt, clock=self._clock, rng=self._rng)
-
-
-def _is_machine(slot: Slot, name: str) -> bool:
-    return workload_of(slot) == MACHINE_INSTANCE and slot.name == name
