@@ -11,6 +11,7 @@ installation, finds the old plugin or the new one, whole.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -32,7 +33,7 @@ def install(bin_dir: Path, *, host_bin_dir: Path | None = None) -> Path:
     new_entry, entry = folder / ENTRY, bin_dir / ENTRY
     try:
         fill(folder, seen_as=(host_bin_dir or bin_dir.absolute()) / folder.name)
-        replaced = entry.read_bytes() if entry.exists() else b""
+        replaced = first_line(entry)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -73,6 +74,15 @@ def shebang(interpreter: Path) -> str:
     return line
 
 
+def first_line(entry: Path) -> str:
+    """Empty where there is none; of the original's plugin, some bytes of a program."""
+    try:
+        with entry.open("rb") as file:
+            return file.readline(256).decode("latin-1")
+    except FileNotFoundError:
+        return ""
+
+
 def flush(path: Path) -> None:
     """Onto the disk: after a power cut the entry must not name a tree of empty files."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -82,13 +92,14 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_old(bin_dir: Path, *, replaced: bytes, current: Path) -> None:
+def remove_old(bin_dir: Path, *, replaced: str, current: Path) -> None:
     """Trees that no plugin can be running from any more; the one replaced now is old from now on."""
     for leftover in bin_dir.glob(f"{PREFIX}*"):
-        if leftover.name.encode() in replaced:
-            os.utime(leftover)
-        elif leftover != current and time.time() - leftover.stat().st_mtime > KEEP_REPLACED_S:
-            shutil.rmtree(leftover)
+        with contextlib.suppress(FileNotFoundError):  # another installation removes them too
+            if leftover.name in replaced:
+                os.utime(leftover)
+            elif leftover != current and time.time() - leftover.stat().st_mtime > KEEP_REPLACED_S:
+                shutil.rmtree(leftover, ignore_errors=True)  # what stays is in nobody's way
 
 
 def main() -> int:

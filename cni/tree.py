@@ -30,7 +30,7 @@ FLAGS = "-ISXutf8"
 IMPORTER = """
 import sys
 root, *names = sys.argv[1:]
-sys.path.insert(0, root)
+sys.path.append(root)
 for name in names:
     __import__(name)
 print(*(module.__file__ for module in sys.modules.values() if getattr(module, "__file__", None)), sep="\\n")
@@ -55,7 +55,7 @@ def build(folder: Path, *, seen_as: Path) -> None:
     dynload = modules / "lib-dynload"
     dynload.mkdir(parents=True)
     for source in parts.sources:
-        place = source.relative_to(ROOT if source.is_relative_to(ROOT) and "cni" in source.parts else stdlib)
+        place = source.relative_to(ROOT if source.is_relative_to(ROOT / "cni") else stdlib)
         py_compile.compile(
             str(source),
             cfile=str(modules / place.with_suffix(".pyc")),
@@ -98,10 +98,11 @@ def find_parts() -> Parts:
     lines = run(Path(sys.executable).resolve(), FLAGS, "-c", IMPORTER, ROOT, *own, *others).splitlines()
     modules = {Path(line) for line in lines if line.startswith("/")}
     extensions = frozenset(path for path in modules if ".so" in path.name)
-    fields = (line.split(maxsplit=5) for line in lines if line.count(" ") >= 5 and not line.startswith("/"))
-    mapped = {Path(path) for _, rights, _, _, _, path in (f for f in fields if len(f) == 6) if "x" in rights}
-    libraries = {path for path in mapped if path.is_absolute()} - extensions - {Path(sys.executable).resolve()}
-    return Parts(frozenset(modules - extensions), extensions, frozenset(libraries))
+    # proc_pid_maps(5): addresses, rights, offset, device, inode, path
+    maps = [fields for line in lines if len(fields := line.split(maxsplit=5)) == 6]
+    mapped = frozenset(Path(fields[5]) for fields in maps if "x" in fields[1] and fields[5].startswith("/"))
+    libraries = mapped - extensions - {Path(sys.executable).resolve()}
+    return Parts(frozenset(modules - extensions), extensions, libraries)
 
 
 def sources_of_the_plugin() -> tuple[list[str], list[str]]:

@@ -102,7 +102,7 @@ def _underlay(wanted: Network, space: Workspace) -> Iterator[network.Underlay | 
 async def _parts(cluster: Cluster, underlay: network.Underlay | None) -> AsyncIterator[None]:
     client, clock = cluster.client, SystemClock()
     events = Recorder(client, component=USER_AGENT, clock=clock)
-    services.install_plugin(cluster.workspace)
+    await asyncio.to_thread(services.install_plugin, cluster.workspace)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(events.run(), name="events")]
         if plans := await _missing_controllers(cluster.plane, client):

@@ -114,6 +114,23 @@ async def test_a_full_pool_means_try_again_later_with_the_agents_reason(
         assert "Exhausted" in refused.json()["details"]
 
 
+async def test_gc_frees_what_died_without_del_in_this_network_only(
+    plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
+) -> None:
+    pod = await make_pod(kube, namespace, "cart", "n1", ANNOTATION)
+    nothing: dict[str, Any] = {"cni.dev/valid-attachments": []}
+    async with running_agent(plane.kubeconfig, "n1", tmp_path):
+        assert (await call(plugin, "ADD", pod)).status == 0
+        assert (await call(plugin, "GC", pod, nothing)).status == 0
+        assert await state(kube) == "Held"  # not listed, but it runs
+        await kill(kube, pod)
+        assert (await call(plugin, "GC", pod, nothing | {"name": "another"})).status == 0
+        assert await state(kube) == "Held"
+        assert (await call(plugin, "GC", pod, {})).code == 7
+        assert (await call(plugin, "GC", pod, nothing)).status == 0
+        assert await state(kube) == "Cooling"
+
+
 async def test_a_release_without_agent_is_carried_out_when_it_is_back(
     plane: Plane, kube: KubeClient, namespace: str, pool: None, plugin: Plugin, tmp_path: Path
 ) -> None:

@@ -88,9 +88,13 @@ def test_the_environment_cannot_bring_in_code(plugin: Plugin, agent: FakeAgent, 
     assert plugin.run("ADD", **hostile).status == 0
 
 
-@pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8", "de_DE.ISO-8859-15", "zh_CN.GB18030"])
-def test_any_locale_of_the_runtime_will_do(plugin: Plugin, agent: FakeAgent, locale: str) -> None:
-    assert plugin.run("ADD", LC_ALL=locale, LANG=locale).status == 0
+def test_the_locale_of_the_runtime_does_not_matter(plugin: Plugin, agent: FakeAgent, tmp_path: Path) -> None:
+    """Its character set would be looked for among codecs that are not in the tree."""
+    name = "de_DE.ISO-8859-15"
+    command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-15", str(tmp_path / name)]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs localedef and its sources to make such a locale")
+    assert plugin.run("ADD", LC_ALL=name, LOCPATH=str(tmp_path)).status == 0
 
 
 def test_the_plugin_imports_the_standard_library_and_itself() -> None:
@@ -243,6 +247,13 @@ def test_the_command_says_what_it_did_and_what_it_could_not(tmp_path: Path) -> N
     done = subprocess.run([*command, tmp_path / "file"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cannot install the plugin" in done.stderr
+
+
+def test_the_originals_plugin_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "spiderpool").write_bytes(b"\x7fELF" + bytes(range(256)) * 100)
+    install.install(tmp_path)
+    done = subprocess.run([tmp_path / "spiderpool"], env=VERSION, capture_output=True, check=True)
+    assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
 
 
 def test_what_stands_in_the_way_of_the_entry_is_left_alone(tmp_path: Path) -> None:
