@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain.addresses import object_name, version_of
 from allocator.domain.record import State
+from allocator.domain.slots import pod_name
 from allocator.kube.codec import Malformed, decode_pool, decode_record, decode_reservation, encode_time
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
@@ -135,15 +136,16 @@ def document(report: Report) -> dict[str, Any]:
     }
     if record.until:
         found["until"] = encode_time(record.until)
-    if record.holder:
-        found["holder"] = {
-            "namespace": record.holder.namespace,
-            "pod": record.holder.pod,
-            "podUID": record.holder.pod_uid,
-            "interface": record.holder.interface,
-            "node": record.holder.node,
-            "containerID": record.holder.container_id,
-        }
+    for role, party in (("holder", record.holder), ("peer", record.peer)):
+        if party:
+            found[role] = {
+                "namespace": party.namespace,
+                "pod": party.pod,
+                "podUID": party.pod_uid,
+                "interface": party.interface,
+                "node": party.node,
+                "containerID": party.container_id,
+            }
     if record.slot:
         found["slot"] = {
             "apiVersion": record.slot.api_version,
@@ -165,9 +167,13 @@ def rows(record: Record, now: datetime) -> list[tuple[str, str]]:
         lines.append((label, f"{holder.namespace}/{holder.pod} (UID {holder.pod_uid})"))
         lines.append(("Interface", holder.interface))
         lines.append(("Node", holder.node))
+    if record.peer:
+        peer = record.peer
+        lines.append(("Migrates with", f"{peer.namespace}/{peer.pod} (UID {peer.pod_uid}) on {peer.node}"))
     if record.slot:
         slot = record.slot
-        lines.append(("Slot", f"{slot.kind} {slot.namespace}/{slot.name}, ordinal {slot.ordinal}"))
+        ordinal = f", ordinal {slot.ordinal}" if pod_name(slot) else ""
+        lines.append(("Slot", f"{slot.kind} {slot.namespace}/{slot.name}{ordinal}"))
     lines.append(("Since", f"{encode_time(record.since)} ({_ago(record.since, now)})"))
     if record.until:
         lines.append(("Until", encode_time(record.until)))

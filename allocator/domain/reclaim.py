@@ -127,7 +127,9 @@ def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
         return Verdict(Act.KEEP, Why.POD_STANDS)
     if record.slot is not None and seen.slot_wanted:
         return Verdict(Act.RETAIN, why) if record.state is State.HELD else Verdict(Act.KEEP, Why.SLOT_WANTED)
-    return Verdict(Act.RELEASE, why if record.state is State.HELD else Why.SLOT_UNWANTED)
+    # A pod that is overdue is still there: how its address cools depends on that, whoever wanted it since.
+    is_told = record.state is State.HELD or why is Why.POD_OVERDUE
+    return Verdict(Act.RELEASE, why if is_told else Why.SLOT_UNWANTED)
 
 
 def survivor(seen: Sighting) -> Holder:

@@ -11,6 +11,7 @@ from allocator.domain.addresses import parse_address
 from allocator.domain.record import Holder, Record, State
 from allocator.kube.codec import decode_pool, decode_reservation
 from ctl import address_report
+from tests.unit import values
 
 if TYPE_CHECKING:
     from allocator.domain.pool import Pool, Reservation
@@ -82,3 +83,12 @@ def test_every_state_is_explained(state: State) -> None:
     shown = dict(address_report.rows(record(state, until=NOON + timedelta(seconds=10)), NOON))
     assert len(shown["State"]) > len(f"{state}, ")
     assert ("Pod" in shown) is (state in (State.HELD, State.CONFLICT))
+
+
+def test_a_machine_that_migrates_is_shown_with_both_pods() -> None:
+    launcher, source = values.launcher("bbbbb"), values.launcher("aaaaa", "u0", node="n0")
+    found = values.record("10.20.0.12", launcher, peer=values.holder(source))
+    shown = dict(address_report.rows(found, NOON))
+    assert shown["Migrates with"] == "shop/virt-launcher-ledger-aaaaa (UID u0) on n0"
+    assert shown["Slot"] == "VirtualMachineInstance shop/ledger"
+    assert address_report.document(address_report.Report(ADDRESS, found))["peer"]["podUID"] == "u0"

@@ -138,6 +138,12 @@ def test_the_address_of_a_pod_whose_end_no_kubelet_saw_is_the_last_choice_for_te
     assert cooling_time(verdict(a_record(), None, node=node), node, 30 * SECOND) == 30 * SECOND
 
 
+@pytest.mark.parametrize("state", [State.HELD, State.RETAINED])
+def test_the_same_holds_for_the_address_of_a_slot_that_is_given_up(state: State) -> None:
+    overdue = verdict(a_record(state=state, slot=SLOT), a_pod(deleted_at=NOON), node=NodeState.GONE)
+    assert cooling_time(overdue, NodeState.GONE, 30 * SECOND) == UNSEEN_END_DELAY
+
+
 def test_a_mirror_that_came_back_under_another_uid_keeps_the_address_of_its_pod() -> None:
     assert verdict(a_record(), a_pod(uid="uid-2", annotations=MIRROR)) == Verdict(Act.KEEP, Why.POD_STANDS)
 
