@@ -44,12 +44,12 @@ class Contact:
 
     def problem(self) -> str | None:
         """Why the agent cannot go by what it knows of the cluster, or None."""
-        freshest, *_, stalest = sorted(cache.staleness_s() for cache in self._caches)
-        silence = min(freshest, self._clock.monotonic() - self._heard)
+        ages = [cache.staleness_s() for cache in self._caches]
+        silence = min(*ages, self._clock.monotonic() - self._heard)
         if silence > SILENCE_S:
             return f"the API server has not answered for {silence:.0f} s: {self._why or 'no connection'}"
-        if stalest > STALE_S:
-            return f"a watch of the API server has told nothing for {stalest:.0f} s; the agent's log says which"
+        if max(ages) > STALE_S:
+            return f"a watch of the API server has told nothing for {max(ages):.0f} s; the agent's log says which"
         return None
 
     async def _ask(self) -> None:

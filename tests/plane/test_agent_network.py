@@ -112,3 +112,30 @@ async def _socket_is_gone(agent: Agent) -> bool:
         return True
     writer.close()
     return False
+
+
+async def test_the_agent_tells_that_the_api_server_is_out_of_reach_and_that_it_is_back(
+    agent: Agent, wire: Network
+) -> None:
+    """The plugin of the original asks this before each ADD; CNI STATUS, kubelet and runtimes ask it all the time."""
+
+    async def healthy() -> bool:
+        answers = [
+            await agent.call("GET", "/v1/ipam/healthy"),
+            await agent.call("GET", "/v1/runtime/readiness"),
+            await agent.call("POST", "/v1/ipam/status", {}),
+        ]
+        problems = {answer.json for answer in answers if answer.status != 200}
+        assert all(problem.startswith("the API server has not answered for") for problem in problems)
+        return not problems
+
+    async def unhealthy() -> bool:
+        return not await healthy()
+
+    assert await healthy()
+    wire.stall()
+    await until(unhealthy, within_s=70, what="the agent to notice")
+    assert (await agent.call("POST", "/v1/ipam/status", {})).headers["X-Spiderpool-CNI-Code"] == "50"
+    assert (await agent.call("GET", "/v1/runtime/liveness")).status == 200
+    wire.heal()
+    await until(healthy, within_s=30, what="the agent to be ready again")

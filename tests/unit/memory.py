@@ -211,7 +211,10 @@ class MemoryWorld:
     def allocator(
         self, node: str = "n1", versions: frozenset[Version] = frozenset({4, 6}), max_per_pool: int | None = None
     ) -> Allocator:
-        world = World(
+        return Allocator(self.ports(), node=node, versions=versions, max_per_pool=max_per_pool)
+
+    def ports(self) -> World:
+        return World(
             ledger=self.ledger,
             pools=self.pools,
             reservations=self.reservations,
@@ -221,4 +224,3 @@ class MemoryWorld:
             clock=self.clock,
             rng=random.Random(7),  # noqa: S311 - the same choices in every run
         )
-        return Allocator(world, node=node, versions=versions, max_per_pool=max_per_pool)
