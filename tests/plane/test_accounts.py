@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from allocator.kube.client import KubeClient
-from allocator.kube.errors import AlreadyExists, Forbidden, NotFound
+from allocator.kube.errors import AlreadyExists, ApiError, Forbidden, NotFound
 from allocator.kube.resources import (
     EVENTS,
+    MACHINE_INSTANCES,
+    MACHINES,
     SECRETS,
     SPIDER_IP_POOLS,
     VALIDATING_WEBHOOKS,
@@ -123,3 +125,19 @@ async def test_no_account_reads_secrets_of_others_or_deletes_pods(
             await client.list(SECRETS)
         with pytest.raises(Forbidden):
             await kill_pod(client, pod)
+
+
+@pytest.mark.parametrize("account", ["agent", "controller"])
+async def test_who_keeps_addresses_of_virtual_machines_may_ask_for_them(
+    accounts: dict[str, Path], account: str, namespace: str
+) -> None:
+    """Where KubeVirt is not installed there is nothing to read, which is another answer than no right to."""
+    async with KubeClient.connect(kubeconfig=accounts[account], user_agent="tests") as client:
+        for resource in (MACHINES, MACHINE_INSTANCES):
+            asked = [client.get(resource, "ledger", namespace=namespace)]
+            if account == "controller":
+                asked.append(client.list(resource))
+            for answer in asked:
+                with pytest.raises(ApiError) as refusal:
+                    await answer
+                assert refusal.value.status == 404
