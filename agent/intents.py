@@ -24,7 +24,7 @@ REPLAY_DEADLINE_S: Final = 30.0
 
 
 class Intents:
-    """The files of one folder, each the body of a `DELETE /v1/ipam/ip` (the plugin writes them, see cni/plugin.py)."""
+    """The files of one folder, each the body of a `DELETE /v1/ipam/ip` (the plugin writes them, see cni/intents.py)."""
 
     def __init__(self, folder: Path, release: Callable[[DelRequest], Awaitable[object]], clock: Clock) -> None:
         self._folder = folder

@@ -194,7 +194,7 @@ def test_on_a_full_disk_the_runtime_must_come_again_and_nothing_torn_stays(plugi
         capture_output=True,
         check=False,
     )
-    if done.returncode == 77:
+    if done.returncode == 77 or b"unshare" in done.stderr:
         pytest.skip("may not mount a tmpfs here")
     assert json.loads(done.stdout)["code"] == 11
     assert done.stderr == b""

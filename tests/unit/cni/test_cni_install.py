@@ -212,7 +212,7 @@ def test_an_installation_that_finds_no_room_leaves_the_old_plugin_and_nothing_of
         ls -A {tmp_path}; cat {tmp_path}/spiderpool; exit $status
     """
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
-    if done.returncode == 77:
+    if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("may not mount a tmpfs here")
     assert (done.returncode, done.stdout) == (1, "spiderpool\nold\n")
     assert "No space left on device" in done.stderr
@@ -223,10 +223,11 @@ def test_a_tree_that_does_not_run_is_not_put_in_place(
 ) -> None:
     source = tmp_path / "sources" / "cni"
     shutil.copytree(Path(install.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
-    (source / "errors.py").write_text("1 / 0\n")
+    with (source / "plugin.py").open("a") as file:
+        file.write("def run(call):\n    return __import__('colorsys')\n")  # an import that nobody can see coming
     entry = installed.executable.read_text()
     monkeypatch.setattr(tree, "ROOT", source.parent)
-    with pytest.raises(ValueError, match="ZeroDivisionError"):
+    with pytest.raises(ValueError, match="No module named 'colorsys'"):
         install.install(installed.home / "bin")
     assert installed.executable.read_text() == entry
     assert trees(installed.home / "bin") == {tree_of(installed.executable)}
