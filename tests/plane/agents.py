@@ -75,7 +75,13 @@ def args(pod: Object, interface: str = "eth0", container: str = "c1") -> dict[st
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    kubeconfig: Path, node: str, directory: Path, *, log_level: str = "debug", health: str = "0", **environ: str
+    kubeconfig: Path,
+    node: str,
+    directory: Path,
+    *arguments: str,
+    log_level: str = "debug",
+    health: str = "0",
+    **environ: str,
 ) -> AsyncIterator[Agent]:
     """The agent as a process of its own, serving; SIGTERM at the end, and then it must be gone in time."""
     socket, state_dir, log = directory / f"{node}.sock", directory / node, directory / f"{node}.log"
@@ -83,7 +89,7 @@ async def running_agent(
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "agent", "--kubeconfig", str(kubeconfig), "--node", node,
             "--socket", str(socket), "--state-dir", str(state_dir), "--health-listen", health, "--log-level", log_level,
-            stderr=stderr, env={**os.environ, "PYTHONWARNINGS": "error", **environ},
+            *arguments, stderr=stderr, env={**os.environ, "PYTHONWARNINGS": "error", **environ},
         )  # fmt: skip
     try:
         async with asyncio.timeout(START_S):

@@ -256,6 +256,23 @@ async def test_a_machine_that_moves_to_another_pool_gives_its_old_address_back(
     assert await state_of(kube, ADDRESS) == "Cooling"
 
 
+async def test_where_static_addresses_of_machines_are_switched_off_a_launcher_is_a_pod_like_any_other(
+    plane: Plane, kube: KubeClient, instance: Object, tmp_path: Path
+) -> None:
+    conf = tmp_path / "conf.yml"
+    conf.write_text("enableKubevirtStaticIP: false\n")
+    launcher = await make_launcher(kube, instance, "aaaaa", "n1", ONE)
+    meta = launcher["metadata"]
+    async with running_agent(plane.kubeconfig, "n1", tmp_path, "--config", str(conf)) as agent:
+        await agent.add(launcher)
+        endpoint = await kube.get(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"])
+        assert [owner["uid"] for owner in endpoint["metadata"]["ownerReferences"]] == [meta["uid"]]
+        assert "slot" not in await spec_of(kube)
+        await kill_pod(kube, launcher)
+        await agent.delete(launcher)
+    assert await state_of(kube, ADDRESS) == "Cooling"
+
+
 async def test_where_kubevirts_kinds_are_not_served_a_launchers_address_is_kept(
     agent: Agent, kube: KubeClient, plane: Plane, namespace: str, instance: Object
 ) -> None:
@@ -268,3 +285,16 @@ async def test_where_kubevirts_kinds_are_not_served_a_launchers_address_is_kept(
         assert await state_of(kube, ADDRESS) == "Retained"
     finally:
         await machines.install(kube)
+
+
+async def test_the_agent_shows_a_machines_addresses_under_its_own_name_and_under_its_launchers(
+    agent: Agent, kube: KubeClient, namespace: str, instance: Object
+) -> None:
+    pod = await make_launcher(kube, instance, "aaaaa", "n1", ONE)
+    await agent.add(pod)
+    for name in ("ledger", pod["metadata"]["name"]):
+        found = await agent.call("GET", f"/v1/workloadendpoint?podNamespace={namespace}&podName={name}")
+        assert (found.json["podName"], found.json["interfaces"][0]["ipv4"]) == (
+            pod["metadata"]["name"],
+            f"{ADDRESS}/16",
+        )

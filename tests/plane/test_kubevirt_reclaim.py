@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,10 +17,18 @@ from allocator.kube.resources import MACHINE_INSTANCES, MACHINES, PODS, SPIDER_E
 from allocator.kube.slots import Slots
 from allocator.runtime.clock import SystemClock
 from controller.tidy import OrphanEndpoints
-from devcluster.waiting import until_true
+from devcluster.waiting import until, until_true
 from tests.plane import machines
 from tests.plane.agents import make_node
-from tests.plane.controllers import NOBODY, make_pool, make_record, state_of
+from tests.plane.controllers import (
+    NOBODY,
+    make_pool,
+    make_record,
+    running_controller,
+    state_of,
+    until_state,
+    until_status,
+)
 from tests.plane.machines import MIGRATION, begin_to_delete, make_launcher, make_machine, remove, start
 from tests.plane.test_agent import kill_pod
 from tests.plane.turns import GRACE_S, leading, reclaim, two_sightings
@@ -27,6 +36,7 @@ from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from allocator.domain.record import Slot
     from allocator.kube.client import KubeClient
@@ -228,6 +238,26 @@ async def test_uninstalling_kubevirts_definitions_frees_no_address(kube: KubeCli
         assert await state_of(kube, ADDRESS) == "Retained"
     finally:
         await machines.install(kube)
+
+
+async def test_the_controller_shows_a_machine_by_its_name_and_gives_its_address_back_once_it_is_deleted(
+    plane: Plane, kube: KubeClient, namespace: str, machine: Object, instance: Object, tmp_path: Path
+) -> None:
+    launcher = await make_launcher(kube, instance, "aaaaa", "node-1", {})
+    await holds(kube, instance, launcher)
+    await kill_pod(kube, launcher)
+    with running_controller(plane.kubeconfig, "default", tmp_path):
+        await until_state(kube, ADDRESS, "Retained")
+        status = await until_status(kube, "machines", lambda found: bool(found.get("allocatedIPs")))
+        assert json.loads(status["allocatedIPs"])[ADDRESS]["pod"] == f"{namespace}/ledger"
+        await remove(kube, MACHINE_INSTANCES, instance)
+        await remove(kube, MACHINES, machine)
+        await until_state(kube, ADDRESS, "Cooling", "")
+
+        async def no_endpoint() -> bool:
+            return await endpoint_uid(kube, namespace) == ""
+
+        await until(no_endpoint, within_s=10, what="the endpoint to go")
 
 
 async def test_the_endpoint_of_a_machine_is_no_orphan_while_the_machine_stands(
