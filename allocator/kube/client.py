@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -25,6 +26,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 CALLS_AT_ONCE = 16
 # Longer than pods are apart on a busy node, shorter than what load balancers allow a silent connection.
 KEEP_ALIVE_S = 45.0
+# One deadline for the whole call (asyncio.timeout), not one for each step.
+NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 PAGE_SIZE = 500  # client-go's: pages the API server can make without hurting
 # kube-apiserver sends a bookmark about once a minute: a watch that is silent for longer is half open.
 IDLE_S = 90.0
@@ -55,9 +58,11 @@ class KubeClient:
         connector = aiohttp.TCPConnector(
             ssl=access.tls if access.tls is not None else True, limit=0, keepalive_timeout=KEEP_ALIVE_S
         )
-        headers = {"User-Agent": user_agent}
         async with aiohttp.ClientSession(
-            connector=connector, headers=headers, middlewares=(_send_writes_once,)
+            connector=connector,
+            headers={"User-Agent": user_agent},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_send_writes_once,),
         ) as session:
             yield cls(access, session, user_agent=user_agent, timeout_s=timeout_s)
 
@@ -295,11 +300,10 @@ class KubeClient:
         if body is not None:
             headers["Content-Type"] = content_type
             data = msgspec.json.encode(body)
-        timeout = aiohttp.ClientTimeout(total=None)  # one deadline for the call, not one for each step
         try:
             # The wait for a place is not part of the answer's time: nothing has been sent yet.
             async with self._places, asyncio.timeout(self._timeout_s):
-                response = await self._open(method, path, params=params, headers=headers, data=data, timeout=timeout)
+                response = await self._open(method, path, params=params, headers=headers, data=data)
                 async with response:
                     payload = await response.read()
         except (aiohttp.ClientError, OSError) as error:
@@ -315,20 +319,20 @@ class KubeClient:
         *,
         params: Mapping[str, str],
         headers: dict[str, str],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's settings, not a deadline
         data: bytes | None = None,
+        timeout: aiohttp.ClientTimeout = NO_TIMEOUT,  # noqa: ASYNC109 - aiohttp's settings, not a deadline
     ) -> aiohttp.ClientResponse:
         """The response with its body still to come. A 401 is tried once more with renewed credentials: the server
         authenticates before it does anything.
         """
-        url = URL(self._access.server + path, encoded=True)
+        query = f"?{urlencode(params)}" if params else ""
+        url = URL(f"{self._access.server}{path}{query}", encoded=True)
         renewed = False
         while True:
             authorization = await self._access.credentials.authorization()
             response = await self._session.request(
                 method,
                 url,
-                params=params,
                 headers={**headers, **({"Authorization": authorization} if authorization else {})},
                 data=data,
                 timeout=timeout,
