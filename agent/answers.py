@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from aiohttp import web
 
 if TYPE_CHECKING:
     from allocator.domain import errors
 
+
 REASON_HEADER: Final = "X-Spiderpool-Reason"
 CNI_CODE_HEADER: Final = "X-Spiderpool-CNI-Code"
+
+
+class CodedError(TypedDict):
+    code: int
+    message: str
 
 
 def bare(status: int, text: str) -> web.Response:
@@ -21,8 +27,8 @@ def bare(status: int, text: str) -> web.Response:
 
 def coded(code: int, message: str) -> web.Response:
     """What is refused before an operation is reached. Codes from 600 on are no statuses: those answer 422."""
-    status = code if code < 600 else 422
-    return web.json_response({"code": code, "message": message}, status=status)
+    error: CodedError = {"code": code, "message": message}
+    return web.json_response(error, status=code if code < 600 else 422)
 
 
 def refusal(error: errors.IpamError) -> web.Response:

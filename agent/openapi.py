@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from agent import answers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -18,11 +20,16 @@ TITLE: Final = "Spiderpool agent"
 BASE_PATH: Final = "/v1"
 JSON_TYPE: Final = "application/json"
 _TEXT: Final = {"type": "string"}
+_NOT_REACHED: Final = {
+    "description": "refused before the operation was reached",
+    "schema": {"$ref": "#/definitions/CodedError"},
+}
 
 
 def document(operations: Iterable[Operation[Any]]) -> Json:
     operations = tuple(operations)
     forms = [form for each in operations for form in (each.body, each.query, each.gives) if form is not None]
+    forms.append(answers.CodedError)
     _, schemas = msgspec.json.schema_components(forms, ref_template="#/definitions/{name}")
     definitions = {name: _in_version_2(schema) for name, schema in sorted(schemas.items())}
     paths: Json = {}
@@ -56,8 +63,9 @@ def _described(operation: Operation[Any], definitions: Mapping[str, Json]) -> Js
     success: Json = {"description": "done"}
     if operation.gives is not None:
         success["schema"] = _reference(operation.gives)
-    responses = {"200": success} if 501 not in operation.refuses else {}
+    responses = {"200": success} if operation.is_implemented else {}
     responses |= {str(code): {"description": why, "schema": _TEXT} for code, why in operation.refuses.items()}
+    responses["default"] = _NOT_REACHED
     parameters: list[Json] = []
     if operation.body is not None:
         name = operation.body.__name__
@@ -83,5 +91,7 @@ def _in_version_2(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {key: _in_version_2(value) for key, value in schema.items() if not (key == "default" and value is None)}
+    if kept.get("required") == []:
+        del kept["required"]
     alternatives = [each for each in kept.pop("anyOf", []) if each != {"type": "null"}]
     return {**kept, **alternatives[0], "x-nullable": True} if alternatives else kept

@@ -22,8 +22,8 @@ class Recent:
         container, now = request.interface.container_id, self._clock.monotonic()
         self._answered.pop(container, None)
         self._answered[container] = now, request.interface.name
-        for old in [key for key, (at, _) in self._answered.items() if now - at > UNDER_WAY_S]:
-            del self._answered[old]
+        while now - self._answered[oldest := next(iter(self._answered))][0] > UNDER_WAY_S:
+            del self._answered[oldest]
 
     def interface(self, sandbox: Sandbox) -> str:
         """Its name; empty when no ADD of the sandbox can be under way, or this process has not answered it."""

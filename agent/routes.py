@@ -38,6 +38,7 @@ class Operation(Generic[T]):
     refuses: Mapping[int, str] = field(default_factory=dict)
     within_s: float = DEL_S
     on_tcp: bool = False
+    is_implemented: bool = True
     is_logged: bool = False
 
 
@@ -77,8 +78,8 @@ async def status(work: Work, asked: bodies.IpamStatusArgs, within_s: float) -> w
     return web.Response()
 
 
-async def workload_endpoint(work: Work, asked: bodies.PodQuery, _within_s: float) -> web.Response:
-    found = await work.endpoint(asked.pod_namespace, asked.pod_name)
+async def workload_endpoint(work: Work, asked: bodies.PodQuery, within_s: float) -> web.Response:
+    found = await work.endpoint(asked.pod_namespace, asked.pod_name, within_s=within_s)
     if found is None:
         return answers.bare(404, f"pod {asked.pod_namespace}/{asked.pod_name} has no address on this node")
     return web.json_response(api.workload_endpoint(*found))
@@ -187,7 +188,7 @@ OPERATIONS: Final[tuple[Operation[Any], ...]] = (
         path="/coordinator/config",
         summary="Not implemented.",
         does=coordinator_config,
-        refuses={501: "always"},
+        is_implemented=False,
     ),
     Operation(
         name="getRuntimeStartup",

@@ -83,13 +83,18 @@ class Work:
             raise errors.Unavailable(f"not everything could be collected; the next try may: {'; '.join(remaining)}")
 
     async def check_status(self, listed: Mapping[Version, tuple[str, ...]], *, within_s: float) -> None:
-        async with _deadline(within_s):
-            await self.status.check(listed)
+        """errors.NotServing when an ADD of a network with these default pools could not be served now."""
+        try:
+            async with _deadline(within_s):
+                await self.status.check(listed)
+        except (errors.Unavailable, errors.DeadlineExceeded) as error:
+            raise errors.NotServing(str(error)) from error
 
-    async def endpoint(self, namespace: str, name: str) -> tuple[Pod, tuple[Assigned, ...]] | None:
+    async def endpoint(self, namespace: str, name: str, *, within_s: float) -> tuple[Pod, tuple[Assigned, ...]] | None:
         """The pod and what its interfaces hold by the ledger; None when it is not on this node or holds nothing."""
         pod = self.world.view.pod(namespace, name) or self._pod_of_machine(namespace, name)
-        assigned = await self.allocator.held_by(pod) if pod is not None else ()
+        async with _deadline(within_s):
+            assigned = await self.allocator.held_by(pod) if pod is not None else ()
         return (pod, assigned) if pod is not None and assigned else None
 
     def _pod_of_machine(self, namespace: str, name: str) -> Pod | None:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from allocator.world import World
 
 
-async def leaked(attachments: Attachments, world: World) -> tuple[tuple[DelRequest, ...], tuple[str, ...]]:
+async def leaked(attachments: Attachments, world: World) -> tuple[frozenset[DelRequest], tuple[str, ...]]:
     """The releases to make up for, and what could not be found out. Nothing is freed here.
 
     errors.MassRelease when there are too many to be true.
     """
     of_network = attachments.of_network(world.ledger.known())
-    found: list[DelRequest] = []
+    count = len({release_of(record.holder) for record in of_network if record.holder is not None})
+    found: set[DelRequest] = set()
     problems: list[str] = []
     pods: dict[tuple[str, str], Pod | None] = {}
     for record in attachments.unlisted(of_network):
@@ -34,14 +35,14 @@ async def leaked(attachments: Attachments, world: World) -> tuple[tuple[DelReque
             problems.append(str(error))
             continue
         if is_leaked(record, pods[name], world.clock.now()):
-            found.append(release_of(record.holder))
-    if too_many(len(found), len(of_network)):
+            found.add(release_of(record.holder))
+    if too_many(len(found), count):
         raise errors.MassRelease(
-            f"{len(found)} of the {len(of_network)} attachments of network {attachments.network} on this node seem to "
+            f"{len(found)} of the {count} attachments of network {attachments.network} on this node seem to "
             "be gone at once, so none was freed. If their pods are gone, the controller frees them within a minute; if "
             "they run, the API server does not show them"
         )
-    return tuple(found), tuple(problems)
+    return frozenset(found), tuple(problems)
 
 
 def _is_seen_alive(holder: Holder, world: World) -> bool:

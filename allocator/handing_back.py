@@ -32,7 +32,7 @@ class Handed:
 
     pod: Pod | None = None
     freed: tuple[Record, ...] = ()
-    releases: tuple[DelRequest, ...] = ()
+    releases: frozenset[DelRequest] = frozenset()
 
 
 async def hand_back(sandbox: Sandbox, answered: str, world: World) -> Handed:
@@ -54,7 +54,7 @@ async def hand_back(sandbox: Sandbox, answered: str, world: World) -> Handed:
         raise errors.Invalid(f"pod {name} is now another one" if other else f"pod {name} holds no address of this node")
     held = [record for record in known if record.state is State.HELD and _container(record) == sandbox.container_id]
     if pod is None or not pod.answers_to(uid) or pod.is_over:
-        return Handed(releases=tuple(release_of(record.holder) for record in held if record.holder is not None))
+        return Handed(releases=frozenset(release_of(record.holder) for record in held if record.holder is not None))
     return Handed(pod=pod, freed=await _free(held, answered, pod, world))
 
 

@@ -187,6 +187,8 @@ async def test_answers_have_the_forms_that_the_openapi_document_shows(
 ) -> None:
     document = (await exchange(agent, "GET", "/swagger.json")).json
     assert (document["swagger"], document["basePath"]) == ("2.0", "/v1")
+    pools = {"type": "array", "items": {"type": "string"}, "x-nullable": True}
+    assert document["definitions"]["IpamAddArgs"]["properties"]["defaultIPv4IPPool"] == pools
     await make_pool(kube, "a", "10.20.0.10", gateway="10.20.0.1", routes=[{"dst": "10.99.0.0/16", "gw": "10.20.0.254"}])
     await make_pool(kube, "six", "fd00::10", "fd00::/64")
     pod = await make_pod(kube, namespace, "cart", "n1", '{"ipv4": ["a"], "ipv6": ["six"]}')
@@ -332,3 +334,14 @@ async def test_status_tells_exhausted_pools_and_addresses_in_doubt(
 
     assert "10.20.0.11 (Conflict)" in (await until(in_doubt, within_s=10, what="the watch to show it"))[2]
     assert (await status())[0] == 200
+
+
+async def test_a_network_that_asks_for_its_masters_subnet_is_told_why_the_master_is_not_found(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    await make_pool(kube, "a", "10.20.0.10")
+    pod = await make_pod(kube, namespace, "cart", "n1", ONE)
+    refused = await agent.add(pod, matchMasterSubnet=True)
+    assert refused.status == 500
+    assert "a: match_master_subnet cannot find what eth0 in /var/run/netns/none stands on" in refused.json
+    assert (await agent.add(pod)).status == 200

@@ -89,4 +89,16 @@ async def test_pods_that_the_informer_shows_alive_cost_no_read() -> None:
         raise AssertionError(f"{namespace}/{name} was read")
 
     world.view.read_pod = refuse  # type: ignore[method-assign]
-    assert await collecting.leaked(Attachments(network="blue", valid=frozenset()), world.ports()) == ((), ())
+    assert await collecting.leaked(Attachments(network="blue", valid=frozenset()), world.ports()) == (frozenset(), ())
+
+
+async def test_both_families_of_an_interface_are_one_attachment() -> None:
+    """Three pods that are gone are no mass, though six addresses go with them."""
+    world = MemoryWorld()
+    for index in range(3):
+        pod = values.pod(f"p{index}", f"u{index}")
+        for address in (f"10.20.0.1{index}", f"fd00::1{index}"):
+            record = on_blue(values.record(address, pod), f"c{index}")
+            world.ledger.records[record.address] = record
+    releases, _ = await collecting.leaked(Attachments(network="blue", valid=frozenset()), world.ports())
+    assert sorted(request.pod for request in releases) == ["p0", "p1", "p2"]

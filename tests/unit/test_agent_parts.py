@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from agent import uplink
 from agent.intents import Intents
 from agent.order import Turns
+from agent.recent import Recent
 from allocator.domain import errors
+from allocator.domain.attachments import Sandbox
+from tests.unit import values
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
@@ -94,6 +98,22 @@ def test_a_device_that_is_no_virtual_function_or_whose_physical_function_is_away
     for bus, problem in (("0000:03:00.0", "no virtual function"), ("0000:03:02.1", "has no interface")):
         with pytest.raises(uplink.Unknown, match=problem):
             uplink.physical_function(bus, tmp_path)
+
+
+def test_the_interface_answered_last_is_remembered_for_as_long_as_its_add_may_take() -> None:
+    clock = FakeClock()
+    recent = Recent(clock)
+    pod = values.pod()
+    sandbox = Sandbox(namespace="shop", pod="cart-1", pod_uid="u1", container_id="c1")
+    assert recent.interface(sandbox) == ""
+    for interface in ("eth0", "net1"):
+        recent.note(values.request(pod, interface=interface))
+        clock.advance(60)
+    assert recent.interface(sandbox) == "net1"
+    clock.advance(41)
+    assert recent.interface(sandbox) == ""
+    recent.note(values.request(pod, container="c2"))
+    assert recent.interface(replace(sandbox, container_id="c2")) == "eth0"
 
 
 def names(folder: Path) -> list[str]:
