@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,22 +30,40 @@ KEEP_REPLACED_S = 600.0
 def install(bin_dir: Path, *, host_bin_dir: Path | None = None) -> Path:
     """The entry. `host_bin_dir`: where the host has the folder, when this runs in a container. OSError, ValueError."""
     bin_dir.mkdir(parents=True, exist_ok=True)
+    entry = bin_dir / ENTRY
+    remove_old(bin_dir, serving=first_line(entry))
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=bin_dir))
-    new_entry, entry = folder / ENTRY, bin_dir / ENTRY
     try:
         fill(folder, seen_as=(host_bin_dir or bin_dir.absolute()) / folder.name)
-        replaced = first_line(entry)
     except BaseException:
         shutil.rmtree(folder)
         raise
     try:
-        new_entry.rename(entry)
+        (folder / ENTRY).rename(entry)
     except OSError:
         shutil.rmtree(folder)
         raise
     flush(bin_dir)
-    remove_old(bin_dir, replaced=replaced, current=folder)
     return entry
+
+
+def remove_old(bin_dir: Path, *, serving: str) -> None:
+    """Trees that no plugin can be running from any more. What the entry names counts as replaced from now on."""
+    for tree_folder in bin_dir.glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # another installation removes them too
+            if tree_folder.name in serving:
+                os.utime(tree_folder)
+            elif time.time() - tree_folder.stat().st_mtime > KEEP_REPLACED_S:
+                shutil.rmtree(tree_folder, ignore_errors=True)  # what stays is in nobody's way
+
+
+def first_line(entry: Path) -> str:
+    """Empty where there is none; of the original's plugin, some bytes of a program."""
+    try:
+        with entry.open("rb") as file:
+            return file.readline(256).decode("latin-1")
+    except FileNotFoundError:
+        return ""
 
 
 def fill(folder: Path, *, seen_as: Path) -> None:
@@ -62,8 +81,8 @@ def fill(folder: Path, *, seen_as: Path) -> None:
 def shebang(interpreter: Path) -> str:
     """The first line of the entry. ValueError if it cannot name this interpreter."""
     line = f"#!{interpreter} {tree.FLAGS}\n"  # one word of options: the kernel passes them as one argument
-    release = os.uname().release.split(".")
-    limit = 255 if (int(release[0]), int(release[1])) >= (5, 1) else 127
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    limit = 127 if release and (int(release[1]), int(release[2])) < (5, 1) else 255
     folder = str(interpreter.parents[1])
     too_long = len(line.encode()) - limit
     if not interpreter.is_absolute() or len(folder.split()) != 1 or too_long > 0:
@@ -74,15 +93,6 @@ def shebang(interpreter: Path) -> str:
     return line
 
 
-def first_line(entry: Path) -> str:
-    """Empty where there is none; of the original's plugin, some bytes of a program."""
-    try:
-        with entry.open("rb") as file:
-            return file.readline(256).decode("latin-1")
-    except FileNotFoundError:
-        return ""
-
-
 def flush(path: Path) -> None:
     """Onto the disk: after a power cut the entry must not name a tree of empty files."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -90,16 +100,6 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_old(bin_dir: Path, *, replaced: str, current: Path) -> None:
-    """Trees that no plugin can be running from any more; the one replaced now is old from now on."""
-    for leftover in bin_dir.glob(f"{PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):  # another installation removes them too
-            if leftover.name in replaced:
-                os.utime(leftover)
-            elif leftover != current and time.time() - leftover.stat().st_mtime > KEEP_REPLACED_S:
-                shutil.rmtree(leftover, ignore_errors=True)  # what stays is in nobody's way
 
 
 def main() -> int:
