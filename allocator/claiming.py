@@ -127,16 +127,15 @@ class PoolClaims:
         blocked = IntervalSet.of(self._version, ((value, value) for value in self._taken | self._in_flight))
         self._vacancies = Vacancies(self._usable - blocked)
 
-    async def resume(
-        self, pool: Pool, usable: IntervalSet, holder: Holder, slot: Slot | None, attempt: Attempt
+    async def claim_this(
+        self, address: Address, pool: Pool, usable: IntervalSet, holder: Holder, slot: Slot | None, attempt: Attempt
     ) -> Record | None:
-        """Claim the very address that the attempt begins with; None when it is not to be had.
+        """Claim this very address; None when it is not to be had.
 
         After a try with an unknown outcome a write that still is on its way to the API server then meets this one,
         instead of making a second record.
         """
-        address = attempt.address
-        if address is None or address not in usable:
+        if address not in usable:
             return None
         self._offer(usable)
         found = await self._ledger.read(address)

@@ -28,9 +28,9 @@ from allocator.runtime.logs import get_logger
 from allocator.runtime.tasks import both, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from allocator.domain.addresses import Version
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.attachments import Sandbox
     from allocator.domain.request import AddRequest, DelRequest, Pod
     from allocator.world import World
@@ -115,7 +115,6 @@ class Allocator:
         await self._undo_unanswered(pod)
         basis, decided, pod = await self._planned_well(request, pod)
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
-        await self._remember(pod, decided.wants)
         claims = await self._claim_all(pod, decided.wants, basis)
         try:
             answer = self._answer((*decided.kept, *moved, *claims), basis, decided)
@@ -207,23 +206,21 @@ class Allocator:
             self._memories.keep_only(pools)
         return self._basis
 
-    async def _remember(self, pod: Pod, wants: Sequence[Want]) -> None:
-        """Let the claims of a static pod begin with what its endpoint shows: somebody may have deleted its records."""
+    async def _lost(self, pod: Pod, wants: Sequence[Want]) -> Mapping[tuple[str, Version], Address]:
+        """What a static pod's endpoint shows: addresses that its claims begin with, if somebody deleted its records."""
         if pod.slot is None or not wants:
-            return
-        shown = await self._world.endpoints.addresses(pod.namespace, public_name(pod.name, pod.slot))
-        for want in wants:
-            attempt = self._attempts.begin(pod.uid, want.holder.interface, want.version)
-            attempt.address = attempt.address or shown.get((want.holder.interface, want.version))
+            return {}
+        return await self._world.endpoints.addresses(pod.namespace, public_name(pod.name, pod.slot))
 
     async def _claim_all(self, pod: Pod, wants: Sequence[Want], basis: Basis) -> list[Record]:
         """One address for each want, all or nothing (invariant I11)."""
         hopeless = [want for want in wants if self._memories.exhausted(want.pools)]
         others = [want for want in wants if want not in hopeless]
+        lost = await self._lost(pod, wants)
         claims: list[Record] = []
         # Those that are known to fail go first: the others then need not be claimed and undone.
         for group in (hopeless, others):
-            jobs = [self._claim(want, pod, basis) for want in group]
+            jobs = [self._claim(want, pod, basis, lost.get((want.holder.interface, want.version))) for want in group]
             outcomes = await settled(jobs, errors.IpamError, errors.Conflict)
             claims += [each for each in outcomes if isinstance(each, Record)]
             for refusal in outcomes:
@@ -232,14 +229,15 @@ class Allocator:
                     raise refusal
         return claims
 
-    async def _claim(self, want: Want, pod: Pod, basis: Basis) -> Record:
+    async def _claim(self, want: Want, pod: Pod, basis: Basis, lost: Address | None) -> Record:
         holder = want.holder
         attempt = self._attempts.begin(pod.uid, holder.interface, want.version)
         choices = [(pool, basis.usable(pool)) for pool in want.pools]
-        for pool, usable in choices:
-            record = await self._memories.of(pool).resume(pool, usable, holder, pod.slot, attempt)
-            if record is not None:
-                return record
+        if (first := attempt.address or lost) is not None:
+            for pool, usable in choices:
+                record = await self._memories.of(pool).claim_this(first, pool, usable, holder, pod.slot, attempt)
+                if record is not None:
+                    return record
         exhausted: list[errors.Exhausted] = []
         for pool, usable in choices:
             try:
@@ -295,7 +293,7 @@ class Allocator:
             if attempt.address is None:
                 continue
             record = await self._world.ledger.read(attempt.address)
-            if record is not None and record.is_of(pod.uid, attempt.interface):
+            if record is not None and record.is_of(pod.uid, attempt.interface) and record.peer is None:
                 await self._world.ledger.delete(record)
                 self._memories.forget(record.address)
                 attempt.address = None
