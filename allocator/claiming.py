@@ -1,8 +1,8 @@
 """Choosing and claiming an address of one pool, on one agent.
 
 No agent watches all addresses. This one remembers what it saw taken and walks the pool's usable addresses from a place
-of its own; that an object exists already is how it learns of others, and after such a miss it goes on elsewhere. Only
-after two misses in a row, or when nothing seems free, it lists the pool's objects and starts again from the truth. So a
+of its own; that an object exists already is how it learns of others, and it goes on elsewhere. Only when it meets
+others twice in a row, or when nothing seems free, it lists the pool's objects and starts again from the truth. So a
 claim costs one write in a pool that has room, whatever the pool's size, and the API server alone decides who holds an
 address (KEP-1880).
 """
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from allocator.ports import Ledger
     from allocator.runtime.clock import Clock
 
-# Two misses may be bad luck; more mean that the memory is out of date, and a list costs less than guessing on.
-MISSES_BEFORE_LIST: Final = 2
+# Claims of one pool under way at once: enough to keep an API server busy, few enough that little is lost where the way
+# meets addresses that others hold.
+CLAIMS_AT_ONCE: Final = 4
+# One run that ends at its first address may be bad luck; a second one in a row means that the memory is out of date,
+# and a list costs less than guessing on.
+LOST_RUNS_BEFORE_LIST: Final = 2
 # Claims that fail together in one pool share a list; the next is begun this much later at the earliest.
 LIST_SPACING_S: Final = 0.2
 # A pool that a list showed to be exhausted is not asked again for so long: pods that wait retry all the time.
@@ -49,8 +53,11 @@ class PoolClaims:
         self._ledger = ledger
         self._clock = clock
         self._rng = rng
-        self._start = int.from_bytes(hashlib.sha256(f"{node}/{pool.name}".encode()).digest()[:8], "big")
+        self._hash = int.from_bytes(hashlib.sha256(f"{node}/{pool.name}".encode()).digest()[:8], "big")
+        # The way through the vacancies: a run goes from `_next` upwards until it meets others.
         self._next: int | None = None
+        self._run = 0
+        self._lost_runs = 0
         self._usable = IntervalSet(pool.version)
         # Usable, and neither taken (as far as is known) nor in flight.
         self._vacancies = Vacancies(self._usable)
@@ -63,6 +70,8 @@ class PoolClaims:
         self._landed = asyncio.Event()
         # Whether others hold addresses of this pool through pools that overlap it.
         self._is_shared = False
+        self._places = asyncio.Semaphore(CLAIMS_AT_ONCE)
+        self._relisting = asyncio.Lock()
         self._listed_at = float("-inf")
         self._listing = SharedRead(self._list)
         self._exhausted: tuple[float, Edition, str] | None = None
@@ -74,27 +83,52 @@ class PoolClaims:
 
         errors.Exhausted when a list that was begun after the call, or in the last second, shows none to be had.
         """
-        self._offer(usable)
-        claim = _Claim(pool, holder, slot, attempt)
-        if (why := self.exhausted(pool.edition)) is not None:
-            raise errors.Exhausted(why, remembered=True)
-        misses = 0
-        choice = self._walk()
-        while True:
-            if choice is None or misses >= MISSES_BEFORE_LIST:
-                entries = await self._listing.after_now()
-                choice, misses = self._jump(), 0
-                if choice is None:
-                    record = await self._take_cooling(entries, claim)
-                    if record is not None:
-                        return record
-                    continue
-            record = await self._try(choice, claim, cooled=choice in self._cooled)
-            if record is not None:
-                return record
-            misses += 1
-            # Elsewhere: the neighbours of an address that others took are what they take next.
-            choice = self._jump()
+        claim = _Claim(pool, usable, holder, slot, attempt)
+        async with self._places:
+            self._offer(usable)
+            if (why := self.exhausted(pool.edition)) is not None:
+                raise errors.Exhausted(why, remembered=True)
+            while True:
+                if self._lost_runs >= LOST_RUNS_BEFORE_LIST:
+                    await self._list_once()
+                if self._has_room(claim):
+                    record = await self._walk(claim)
+                else:
+                    entries = await self._listing.after_now()
+                    record = None if self._has_room(claim) else await self._take_cooling(entries, claim)
+                if record is not None:
+                    return record
+
+    async def _list_once(self) -> None:
+        """For all claims that wait here: whoever comes after the list has its result."""
+        async with self._relisting:
+            if self._lost_runs >= LOST_RUNS_BEFORE_LIST:
+                await self._listing.after_now()
+
+    def _has_room(self, claim: _Claim) -> bool:
+        # Each time anew: another claim may have come with a newer or an older text of the pool.
+        self._offer(claim.usable)
+        return self._vacancies.size > 0
+
+    async def _walk(self, claim: _Claim) -> Record | None:
+        """Try the next vacant address, of which there is one; None when others hold it."""
+        start = int(claim.usable.nth(self._hash % claim.usable.size)) if self._next is None else self._next
+        choice = self._vacancies.next_from(start)
+        run = self._run
+        record = await self._try(choice, claim, cooled=choice in self._cooled)
+        if record is not None:
+            self._lost_runs = 0
+        elif run == self._run:
+            # The first of its run to learn that others are here. What comes next to it they take next: go elsewhere.
+            self._lost_runs += 1
+            self._begin_run()
+        return record
+
+    def _begin_run(self) -> None:
+        """Go on from a random vacant address, so that agents which all just listed do not meet at the first."""
+        self._run += 1
+        size = self._vacancies.size
+        self._next = self._vacancies.nth(self._rng.randrange(size)) if size else None
 
     def exhausted(self, edition: Edition) -> str | None:
         """Why the pool had no free address within the last second, while its text was this one."""
@@ -137,10 +171,9 @@ class PoolClaims:
         """
         if address not in usable:
             return None
-        self._offer(usable)
         found = await self._ledger.read(address)
         if found is None or found.is_free(self._clock.now()):
-            claim = _Claim(pool, holder, slot, attempt)
+            claim = _Claim(pool, usable, holder, slot, attempt)
             record = await self._try(int(address), claim, cooled=found is not None)
             found = record or await self._ledger.read(address)
         return found if found is not None and found.is_of(holder.pod_uid, holder.interface) else None
@@ -199,7 +232,7 @@ class PoolClaims:
         the last address. errors.Exhausted when there is nothing to wait for.
         """
         now = self._clock.now()
-        cooling = [each for each in entries if each.state is State.COOLING and each.address in self._usable]
+        cooling = [each for each in entries if each.state is State.COOLING and each.address in claim.usable]
         for old in sorted(cooling, key=lambda entry: entry.until or now):
             if int(old.address) not in self._in_flight:
                 record = await self._try(int(old.address), claim, cooled=True, even_early=True)
@@ -210,20 +243,9 @@ class PoolClaims:
             return None
         if cooling:
             return None
-        why = f"{self._pool}: no free address, {_census(entries, self._usable, self._pool)}"
+        why = f"{self._pool}: no free address, {_census(entries, claim.usable, self._pool)}"
         self._exhausted = (self._clock.monotonic() + EXHAUSTED_S, claim.pool.edition, why)
         raise errors.Exhausted(why)
-
-    def _walk(self) -> int | None:
-        """The next address, from where the last claim began, that this agent does not know to be taken."""
-        if self._next is None and self._usable:
-            self._next = int(self._usable.nth(self._start % self._usable.size))
-        return None if self._next is None else self._vacancies.next_from(self._next)
-
-    def _jump(self) -> int | None:
-        """A random one, so that agents which all just listed do not meet at the first."""
-        size = self._vacancies.size
-        return self._vacancies.nth(self._rng.randrange(size)) if size else None
 
     async def _list(self) -> Sequence[Entry]:
         """List the pool's records, and begin the memory anew from that."""
@@ -243,6 +265,8 @@ class PoolClaims:
         # The list may be older than what was won meanwhile.
         self._taken = {int(entry.address) for entry in entries} - self._cooled | self._won
         self._look_anew()
+        self._lost_runs = 0
+        self._begin_run()
         return entries
 
     async def _any_stranger(self, values: set[int]) -> bool:
@@ -256,9 +280,10 @@ class PoolClaims:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """Who claims, and through which pool."""
+    """Who claims, and through which pool: `usable` belongs to the same text of it."""
 
     pool: Pool
+    usable: IntervalSet
     holder: Holder
     slot: Slot | None
     attempt: Attempt

@@ -24,10 +24,8 @@ class Vacancies:
         index = bisect_right(self._firsts, value) - 1
         return index >= 0 and value <= self._lasts[index]
 
-    def next_from(self, value: int) -> int | None:
-        """The first vacant address from `value` on, beginning anew at the end; None when there is none."""
-        if not self._firsts:
-            return None
+    def next_from(self, value: int) -> int:
+        """The first vacant address from `value` on, beginning anew at the end. IndexError when there is none."""
         index = bisect_left(self._lasts, value)
         return max(self._firsts[index], value) if index < len(self._lasts) else self._firsts[0]
 

@@ -56,6 +56,8 @@ class KubePools:
         self.cache = Cache(client, SPIDER_IP_POOLS, clock=clock, metadata_only=True, on_change=self._on_change)
 
     async def current(self) -> Mapping[str, Pool]:
+        if not self._changed and not self._reading.locked():
+            return self._pools
         async with self._reading:
             if len(self._changed) > READ_ONE_BY_ONE:
                 await self._read_all()
