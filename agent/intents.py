@@ -37,7 +37,12 @@ class Intents:
             await self._clock.sleep(REPLAY_EVERY_S)
 
     async def replay(self) -> None:
-        """Carry out every intent once. What fails stays for the next time; what cannot be read goes."""
+        """Carry out every intent once. What fails stays for the next time; what cannot be read goes.
+
+        In any order, and however late: each speaks of one sandbox, so it never meets the addresses of a newer one, and
+        a pod that lives keeps its own. Then there is nothing to do later either: a sandbox that replaces this one gets
+        a DEL of its own, and when none does, reclaim finds the pod gone.
+        """
         for path in await asyncio.to_thread(lambda: sorted(self._folder.glob("*.json"))):
             try:
                 await self._carry_out(path)

@@ -58,7 +58,11 @@ class Work:
         return assigned
 
     async def delete(self, request: DelRequest, *, within_s: float) -> None:
-        async with _deadline(within_s), self.turns.of(_key(request)):
+        async with _deadline(within_s):
+            await self._release(request)
+
+    async def _release(self, request: DelRequest) -> None:
+        async with self.turns.of(_key(request)):
             _tell_released(await self.allocator.release(request))
 
     async def hand_back(self, sandbox: Sandbox, *, within_s: float) -> None:
@@ -69,18 +73,9 @@ class Work:
             _tell_released(await self.allocator.hand_back(sandbox, self.recent.interface(sandbox)))
 
     async def collect(self, attachments: Attachments, *, within_s: float) -> None:
-        """Release what of the network's attachments here is gone. All are tried; errors.Unavailable names the rest."""
+        """Release what of the network's attachments here is gone."""
         async with _deadline(within_s):
-            releases, problems = await collecting.leaked(attachments, self.world)
-            remaining = list(problems)
-            for request in releases:
-                try:
-                    async with self.turns.of(_key(request)):
-                        _tell_released(await self.allocator.release(request))
-                except errors.IpamError as error:
-                    remaining.append(str(error))
-        if remaining:
-            raise errors.Unavailable(f"not everything could be collected; the next try may: {'; '.join(remaining)}")
+            await collecting.collect(attachments, self.world, self._release)
 
     async def check_status(self, listed: Mapping[Version, tuple[str, ...]], *, within_s: float) -> None:
         """errors.NotServing when an ADD of a network with these default pools could not be served now."""

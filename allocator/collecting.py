@@ -8,17 +8,31 @@ from allocator.domain import errors
 from allocator.domain.attachments import is_leaked, release_of, too_many
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from allocator.domain.attachments import Attachments
     from allocator.domain.record import Holder
     from allocator.domain.request import DelRequest, Pod
     from allocator.world import World
 
 
-async def leaked(attachments: Attachments, world: World) -> tuple[frozenset[DelRequest], tuple[str, ...]]:
-    """The releases to make up for, and what could not be found out. Nothing is freed here.
+async def collect(attachments: Attachments, world: World, release: Callable[[DelRequest], Awaitable[None]]) -> None:
+    """Carry out the releases that were missed. All are tried; errors.Unavailable names those that failed.
 
-    errors.MassRelease when there are too many to be true.
+    errors.MassRelease when there are too many to be true: then none is.
     """
+    releases, problems = await _missed(attachments, world)
+    for request in releases:
+        try:
+            await release(request)
+        except errors.IpamError as error:
+            problems.append(str(error))
+    if problems:
+        raise errors.Unavailable(f"not everything could be collected; the next try may: {'; '.join(problems)}")
+
+
+async def _missed(attachments: Attachments, world: World) -> tuple[set[DelRequest], list[str]]:
+    """The releases to make up for, and what could not be found out."""
     of_network = attachments.of_network(world.ledger.known())
     count = len({release_of(record.holder) for record in of_network if record.holder is not None})
     found: set[DelRequest] = set()
@@ -42,7 +56,7 @@ async def leaked(attachments: Attachments, world: World) -> tuple[frozenset[DelR
             "be gone at once, so none was freed. If their pods are gone, the controller frees them within a minute; if "
             "they run, the API server does not show them"
         )
-    return frozenset(found), tuple(problems)
+    return found, problems
 
 
 def _is_seen_alive(holder: Holder, world: World) -> bool:

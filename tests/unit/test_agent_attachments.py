@@ -15,7 +15,7 @@ from tests.unit.memory import MemoryWorld
 
 if TYPE_CHECKING:
     from allocator.domain.record import Record
-    from allocator.domain.request import Pod
+    from allocator.domain.request import DelRequest, Pod
 
 POD = values.pod()
 RECORD = values.record("10.20.0.10", POD)
@@ -60,45 +60,77 @@ def test_more_than_five_and_more_than_a_tenth_are_too_many(leaked: int, of: int,
     assert too_many(leaked, of) is is_braked
 
 
-async def test_a_pod_that_cannot_be_read_is_told_and_the_others_are_looked_at() -> None:
-    world = MemoryWorld()
-    for index, name in enumerate(("away", "gone")):
-        record = on_blue(values.record(f"10.20.0.1{index}", values.pod(name, f"u{index}")), name)
-        world.ledger.records[record.address] = record
-    read = world.view.read_pod
+class Runtime:
+    """A garbage collection of network blue with a list that knows none of its attachments here."""
+
+    def __init__(self) -> None:
+        self.world = MemoryWorld()
+        self.released: list[str] = []
+        self.refusing: set[str] = set()
+
+    def attach(self, name: str, *addresses: str) -> None:
+        """An attachment of a pod that is gone."""
+        for address in addresses:
+            record = on_blue(values.record(address, values.pod(name, f"uid-{name}")), f"c-{name}")
+            self.world.ledger.records[record.address] = record
+
+    async def release(self, request: DelRequest) -> None:
+        if request.pod in self.refusing:
+            raise errors.Unavailable(f"release {request.pod}: the API server is away")
+        self.released.append(request.pod)
+
+    async def collect(self) -> None:
+        valid = frozenset({("c-other", "eth0")})
+        await collecting.collect(Attachments(network="blue", valid=valid), self.world.ports(), self.release)
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime()
+
+
+async def test_what_cannot_be_read_or_released_is_told_after_all_the_others_were_tried(runtime: Runtime) -> None:
+    for index, name in enumerate(("unreadable", "stuck", "gone", "gone-too")):
+        runtime.attach(name, f"10.20.0.1{index}")
+    runtime.refusing = {"stuck"}
+    read = runtime.world.view.read_pod
 
     async def read_all_but_one(namespace: str, name: str) -> Pod | None:
-        if name == "away":
-            raise errors.Unavailable("read Pod away: the API server is away")
+        if name == "unreadable":
+            raise errors.Unavailable("read Pod unreadable: the API server is away")
         return await read(namespace, name)
 
-    world.view.read_pod = read_all_but_one  # type: ignore[method-assign]
-    releases, problems = await collecting.leaked(
-        Attachments(network="blue", valid=frozenset({("other", "eth0")})), world.ports()
-    )
-    assert [request.pod for request in releases] == ["gone"]
-    assert problems == ("read Pod away: the API server is away",)
+    runtime.world.view.read_pod = read_all_but_one  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable) as refusal:
+        await runtime.collect()
+    assert sorted(runtime.released) == ["gone", "gone-too"]
+    for problem in ("read Pod unreadable", "release stuck"):
+        assert problem in str(refusal.value)
 
 
-async def test_pods_that_the_informer_shows_alive_cost_no_read() -> None:
-    world = MemoryWorld()
-    world.view.put(POD)
-    world.ledger.records[RECORD.address] = on_blue(RECORD)
+async def test_pods_that_the_informer_shows_alive_cost_no_read(runtime: Runtime) -> None:
+    runtime.world.view.put(POD)
+    runtime.world.ledger.records[RECORD.address] = on_blue(RECORD)
 
     async def refuse(namespace: str, name: str) -> Pod | None:
         raise AssertionError(f"{namespace}/{name} was read")
 
-    world.view.read_pod = refuse  # type: ignore[method-assign]
-    assert await collecting.leaked(Attachments(network="blue", valid=frozenset()), world.ports()) == (frozenset(), ())
+    runtime.world.view.read_pod = refuse  # type: ignore[method-assign]
+    await runtime.collect()
+    assert runtime.released == []
 
 
-async def test_both_families_of_an_interface_are_one_attachment() -> None:
+async def test_both_families_of_an_interface_are_one_attachment(runtime: Runtime) -> None:
     """Three pods that are gone are no mass, though six addresses go with them."""
-    world = MemoryWorld()
     for index in range(3):
-        pod = values.pod(f"p{index}", f"u{index}")
-        for address in (f"10.20.0.1{index}", f"fd00::1{index}"):
-            record = on_blue(values.record(address, pod), f"c{index}")
-            world.ledger.records[record.address] = record
-    releases, _ = await collecting.leaked(Attachments(network="blue", valid=frozenset()), world.ports())
-    assert sorted(request.pod for request in releases) == ["p0", "p1", "p2"]
+        runtime.attach(f"p{index}", f"10.20.0.1{index}", f"fd00::1{index}")
+    await runtime.collect()
+    assert sorted(runtime.released) == ["p0", "p1", "p2"]
+
+
+async def test_a_mass_that_seems_gone_is_not_released(runtime: Runtime) -> None:
+    for index in range(6):
+        runtime.attach(f"p{index}", f"10.20.0.1{index}")
+    with pytest.raises(errors.MassRelease, match="6 of the 6 attachments"):
+        await runtime.collect()
+    assert runtime.released == []
