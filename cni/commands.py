@@ -1,10 +1,10 @@
 """What each command of the CNI specification asks of the agent, and what it makes of the answer.
 
-ADD      POST /v1/ipam/ip; the answer's addresses of CNI_IFNAME are printed as a CNI result
-DEL      DELETE /v1/ipam/ip; a release that the agent cannot do now is kept on disk for it, and DEL succeeds
-CHECK    GET /v1/workloadendpoint; that and the interface in CNI_NETNS are compared with prevResult
-STATUS   POST /v1/ipam/status
-GC       POST /v1/ipam/gc
+* ADD: `POST /v1/ipam/ip`; the answer's addresses of CNI_IFNAME are printed as a CNI result
+* DEL: `DELETE /v1/ipam/ip`; a release that the agent cannot do now is kept on disk for it, and DEL succeeds
+* CHECK: `GET /v1/workloadendpoint`; that and the interface in CNI_NETNS are compared with prevResult
+* STATUS: `POST /v1/ipam/status`
+* GC: `POST /v1/ipam/gc`
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ DEL_DEADLINE_S, DEL_PATIENCE_S = 1.4, 0.3
 ASK_DEADLINE_S, ASK_PATIENCE_S = 5.0, 0.4
 GC_DEADLINE_S = 60.0  # many releases in one request
 
-VALID_LISTS = (
-    "cni.dev/valid-attachments",
-    "cni.dev/attachments",
-)  # the specification's name, and that of some runtimes
+# The specification's name, and that of some runtimes.
+VALID_LISTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
 def add(call: Call) -> Json | None:
@@ -64,10 +62,12 @@ def check(call: Call) -> Json | None:
         raise CniError(BAD_CONFIG, "CHECK needs prevResult, the result of ADD, in the network configuration")
     wanted = {parse_cidr(text): text for text in addresses_of(previous, call.if_name)}
     held = held_by(call)
+    if not held:
+        raise CniError(FAILED, f"{call.if_name} of {call.namespace}/{call.pod} holds no address")
     for cidr, text in wanted.items():
         if cidr not in map(parse_cidr, held):
             problem = f"{call.if_name} of {call.namespace}/{call.pod} uses {text}, which it does not hold"
-            raise CniError(FAILED, problem, f"the agent lists for it: {', '.join(held) or 'nothing'}")
+            raise CniError(FAILED, problem, f"the agent lists for it: {', '.join(held)}")
     from cni import interface  # noqa: PLC0415 - ctypes, which no other command needs
 
     configured = interface.addresses(call.netns, call.if_name)

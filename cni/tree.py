@@ -1,8 +1,8 @@
 """A folder with all that the plugin needs to run: an interpreter, its libraries, its loader, and compiled modules.
 
-    python                    this interpreter; looks for libraries in lib/ before anywhere else
-    lib/                      the dynamic loader, libc and the other libraries that it maps
-    lib/python3.x/            the modules that the plugin imports, and the plugin, as bytecode that is never checked
+    python                      this interpreter; looks for libraries in lib/ before anywhere else
+    lib/                        the dynamic loader, libc and the other libraries that it maps
+    lib/python3.x/              the modules that the plugin imports, and the plugin, as bytecode that is never checked
     lib/python3.x/lib-dynload/  those that are shared objects
 
 The host's libc may be older than ours, or another one, or not there. So the interpreter names our own loader, by an
@@ -50,9 +50,18 @@ class Parts:
 def build(folder: Path, *, seen_as: Path) -> None:
     """Fill an empty folder. `seen_as`: its path for the host's kernel. OSError, ValueError."""
     parts = find_parts()
+    add_modules(parts, folder)
+    add_interpreter(parts, folder, seen_as / "lib")
+    for path in folder.rglob("*"):
+        is_code = ".so" in path.name or path == folder / "python"
+        path.chmod(0o755 if path.is_dir() or is_code else 0o644)
+    folder.chmod(0o755)
+
+
+def add_modules(parts: Parts, folder: Path) -> None:
     stdlib = Path(sysconfig.get_path("stdlib"))
     modules = folder / stdlib.relative_to(sys.base_prefix)
-    dynload = modules / "lib-dynload"
+    dynload = modules / "lib-dynload"  # the interpreter warns when it is not there
     dynload.mkdir(parents=True)
     for source in parts.sources:
         place = source.relative_to(ROOT if source.is_relative_to(ROOT / "cni") else stdlib)
@@ -65,23 +74,28 @@ def build(folder: Path, *, seen_as: Path) -> None:
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
     for extension in parts.extensions:
-        patchelf("--remove-rpath", copy(extension, dynload))
-    interpreter = copy(Path(sys.executable).resolve(), folder, "python")
+        copy(extension, dynload / extension.name)
+
+
+def add_interpreter(parts: Parts, folder: Path, libraries_seen_as: Path) -> None:
+    interpreter, libraries = folder / "python", folder / "lib"
+    copy(Path(sys.executable).resolve(), interpreter)
     loader = Path(patchelf("--print-interpreter", interpreter))
-    libraries = folder / "lib"
     libraries.mkdir(exist_ok=True)
-    copy(loader.resolve(), libraries, loader.name)
+    shutil.copyfile(loader.resolve(), libraries / loader.name)
     for library in parts.libraries - {loader.resolve()}:
-        copied = copy(library, libraries, patchelf("--print-soname", library) or library.name)
-        if patchelf("--print-rpath", copied):
-            patchelf("--remove-rpath", copied)
+        copy(library, libraries / (patchelf("--print-soname", library) or library.name))
     # RPATH, not the newer RUNPATH: it goes before LD_LIBRARY_PATH, and serves the libraries of libraries too.
     # Absolute like the loader's path: $ORIGIN needs a /proc.
-    patchelf("--force-rpath", "--set-rpath", seen_as / "lib", interpreter)
-    patchelf("--set-interpreter", seen_as / "lib" / loader.name, interpreter)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() or ".so" in path.name or path == interpreter else 0o644)
-    folder.chmod(0o755)
+    patchelf("--force-rpath", "--set-rpath", libraries_seen_as, interpreter)
+    patchelf("--set-interpreter", libraries_seen_as / loader.name, interpreter)
+
+
+def copy(binary: Path, target: Path) -> None:
+    """Without a search path of its own, which would go before that of the interpreter."""
+    shutil.copyfile(binary, target)
+    if patchelf("--print-rpath", target):
+        patchelf("--remove-rpath", target)
 
 
 def try_out(folder: Path) -> None:
@@ -133,13 +147,6 @@ def imports_of(source: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return found
-
-
-def copy(source: Path, folder: Path, name: str | None = None) -> Path:
-    target = folder / (name or source.name)
-    shutil.copyfile(source, target)
-    target.chmod(0o755)
-    return target
 
 
 def patchelf(*arguments: str | Path) -> str:

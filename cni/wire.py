@@ -1,7 +1,7 @@
 """JSON through the C scanner and encoder on which the standard library's json is built.
 
-They are private names of CPython, and the plugin is installed together with the interpreter that has them. Importing
-json costs as much as half of a whole ADD, nearly all of it for the regular expressions of its pure Python twin.
+They are private names of CPython, and the plugin is installed together with the interpreter that has them. To import
+json takes nearly as long as a whole ADD, most of it for the regular expressions of its pure Python twin.
 """
 
 from __future__ import annotations

@@ -87,11 +87,11 @@ def test_check_fails_for_a_file_that_is_no_namespace(plugin: Plugin, agent: Fake
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        pytest.param({"interfaces": []}, "10.20.0.10/16", id="nothing held"),
-        pytest.param({"interfaces": None}, "10.20.0.10/16", id="null"),
+        pytest.param({"interfaces": []}, "holds no address", id="nothing held"),
+        pytest.param({"interfaces": None}, "holds no address", id="null"),
         pytest.param({"interfaces": [{"interface": "eth0", "ipv4": "10.20.0.11/16"}]}, "10.20.0.10/16", id="other"),
         pytest.param({"interfaces": [{"interface": "eth0", "ipv4": "10.20.0.10/24"}]}, "10.20.0.10/16", id="prefix"),
-        pytest.param({"interfaces": [{"interface": "net1", "ipv4": "10.20.0.10/16"}]}, "10.20.0.10/16", id="nic"),
+        pytest.param({"interfaces": [{"interface": "net1", "ipv4": "10.20.0.10/16"}]}, "holds no address", id="nic"),
         pytest.param({"interfaces": [{"interface": "eth0", "ipv4": "10.20.0.10/16"}]}, "fd00:0::a/64", id="no ipv6"),
         pytest.param({"podUID": "another"}, "another", id="another pod of that name"),
     ],
@@ -101,6 +101,11 @@ def test_check_names_what_differs(plugin: Plugin, agent: FakeAgent, change: dict
     outcome = plugin.run("CHECK", plugin.config() | {"prevResult": PREVIOUS})
     assert outcome.code == 999
     assert named in outcome.json()["msg"]
+
+
+def test_check_fails_without_a_record_even_when_the_runtime_knows_no_address(plugin: Plugin, agent: FakeAgent) -> None:
+    agent.answer = http(200, ENDPOINT | {"interfaces": []})
+    assert plugin.run("CHECK", plugin.config() | {"prevResult": {}}).code == 999
 
 
 def test_check_fails_for_a_pod_that_the_agent_does_not_know(plugin: Plugin, agent: FakeAgent) -> None:
