@@ -6,15 +6,19 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain.json_annotation import PREFIX, JsonAnnotation
+from allocator.domain.fields import some_of
+from allocator.domain.json_annotation import PREFIX, JsonAnnotation, is_plain, quoted
 from allocator.domain.networks import interfaces_in_order
+from allocator.domain.patterns import is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import Version
 
-IPPOOL: Final = JsonAnnotation(PREFIX + "ippool", '{"ipv4": ["pool-a"], "ipv6": ["pool-b"]}')
+IPPOOL: Final = JsonAnnotation(
+    PREFIX + "ippool", '{"ipv4": ["pool-a"], "ipv6": ["pool-b"]} or, in short, pool-a,pool-b'
+)
 IPPOOLS: Final = JsonAnnotation(
     PREFIX + "ippools", '[{"interface": "eth0", "ipv4": ["pool-a"]}, {"interface": "net1", "ipv4": ["pool-b"]}]'
 )
@@ -28,10 +32,10 @@ MAX_NAMES: Final = 256
 MAX_LENGTH: Final = 253
 
 _VERSIONS: Final[tuple[Version, ...]] = (4, 6)
-# pool-a,pool-b: what a name of an object or a pattern is made of. JSON begins otherwise.
-_SHORT: Final = re.compile(r"[a-z0-9*?\\][]a-z0-9.*?[^\\-]*( *, *[]a-z0-9.*?[^\\-]+)*")
-# Linux allows no longer name (IFNAMSIZ), and none of these characters.
-_INTERFACE: Final = re.compile(r"[^\s/:]{1,15}")
+_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+# Linux allows no longer name (IFNAMSIZ), and not all of ASCII's characters that can be seen.
+_INTERFACE: Final = re.compile(r"[!-.0-9;-~]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +91,22 @@ def problem_of(names: Sequence[str]) -> str:
     """What is wrong with a list of pool names, or nothing."""
     if len(names) > MAX_NAMES:
         return f"lists {len(names)} pools, more than {MAX_NAMES}: use a pattern like pool-*"
-    if double := next((name for index, name in enumerate(names) if name in names[:index]), ""):
-        return f'lists the pool "{double}" twice'
-    if long := next((name for name in names if len(name) > MAX_LENGTH), ""):
-        return f'lists "{long[:40]}...", which is longer than a name can be'
+    for index, name in enumerate(names):
+        if len(name) > MAX_LENGTH or not (_NAME.fullmatch(name) or (is_pattern(name) and is_plain(name))):
+            return f"lists {quoted(name)}, which cannot be the name of a SpiderIPPool"
+        if name in names[:index]:
+            return f'lists the pool "{name}" twice'
     return ""
 
 
 def _from_ippool(text: str, interface: str, *, clean_gateway: bool) -> Asked:
-    if _SHORT.fullmatch(text.strip()):
-        names = tuple(name.strip() for name in text.split(","))
-        if problem := problem_of(names):
-            raise IPPOOL.wrong("", problem)
-        return Asked(interface, str(IPPOOL), {}, clean_gateway, names)
-    if not text.lstrip().startswith(("{", "[")):
-        problem = f'is neither JSON nor a list of pool names like "pool-a,pool-b": {_start_of(text)}'
+    if text.lstrip().startswith(("{", "[", '"')):
+        item = IPPOOL.members(IPPOOL.parsed(text))
+        return Asked(interface, str(IPPOOL), _families(item, IPPOOL, ""), clean_gateway)
+    names = tuple(name.strip() for name in text.split(","))
+    if problem := problem_of(names):
         raise IPPOOL.wrong("", problem)
-    item = IPPOOL.members(IPPOOL.parsed(text))
-    return Asked(interface, str(IPPOOL), _families(item, IPPOOL, ""), clean_gateway)
+    return Asked(interface, str(IPPOOL), {}, clean_gateway, names)
 
 
 def _from_ippools(text: str, interface: str, annotations: Mapping[str, str]) -> tuple[Asked, ...]:
@@ -125,7 +127,7 @@ def _from_ippools(text: str, interface: str, annotations: Mapping[str, str]) -> 
             raise IPPOOLS.wrong(f"[{index}].interface", f'"{name}" is listed twice')
     if interface not in interfaces:
         places = "" if all(named) else " (by the items' places)"
-        raise IPPOOLS.wrong("", f'does not list the interface "{interface}", only {", ".join(interfaces)}{places}')
+        raise IPPOOLS.wrong("", f'does not list the interface "{interface}", only {some_of(interfaces)}{places}')
     return tuple(asked)
 
 
@@ -165,7 +167,3 @@ def _names(value: object, annotation: JsonAnnotation, where: str) -> tuple[str, 
     if problem := problem_of(names):
         raise annotation.wrong(where, problem)
     return names
-
-
-def _start_of(text: str) -> str:
-    return f'"{text[:40]}{"..." if len(text) > 40 else ""}"'

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.addresses import AddressError, parse_address
-from allocator.domain.json_annotation import PREFIX, JsonAnnotation
+from allocator.domain.json_annotation import PREFIX, JsonAnnotation, is_plain, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +36,10 @@ def dns_of_pod(annotations: Mapping[str, str]) -> PodDns:
         return NO_DNS
     members = DNS.members(DNS.parsed(text))
     if unknown := sorted(members.keys() - set(_MEMBERS)):
-        raise DNS.wrong("", f'has the member "{unknown[0]}", which means nothing')
+        raise DNS.wrong("", f"has the member {quoted(unknown[0])}, which means nothing")
     domain = members.get("domain") or ""
-    if not isinstance(domain, str):
-        raise DNS.wrong("domain", "must be a text")
+    if not isinstance(domain, str) or (domain and not is_plain(domain)):
+        raise DNS.wrong("domain", "must be a text without blanks")
     return PodDns(
         nameservers=tuple(_server(item) for item in DNS.texts(members.get("nameservers"), "nameservers", "addresses")),
         domain=domain,
@@ -51,5 +51,5 @@ def dns_of_pod(annotations: Mapping[str, str]) -> PodDns:
 def _server(text: str) -> str:
     try:
         return str(parse_address(text))
-    except AddressError as error:
-        raise DNS.wrong("nameservers", f"are not right: {error}") from None
+    except AddressError:
+        raise DNS.wrong("nameservers", f"are addresses, and {quoted(text)} is none") from None

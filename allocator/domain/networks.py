@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
+from allocator.domain.json_annotation import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ _EXAMPLE: Final = "netops/macvlan-bond0@net1"
 _ITEM: Final = '{"name": "macvlan-bond0", "namespace": "netops", "interface": "net1"}'
 # Names as Kubernetes has them; Linux takes no longer name for an interface (IFNAMSIZ).
 _NAME: Final = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-_ELEMENT: Final = re.compile(rf"(?P<path>({_NAME}/)?{_NAME})(@(?P<interface>[^\s/@]{{1,15}}))?")
+_ELEMENT: Final = re.compile(rf"(?P<path>({_NAME}/)?{_NAME})(@(?P<interface>[!-.0-?A-~]{{1,15}}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def parse_networks(text: str, namespace: str, source: str) -> list[Selection]:
     for index, item in enumerate(text.split(","), start=1):
         match = _ELEMENT.fullmatch(item.strip())
         if match is None:
-            raise errors.Invalid(f'{source}: "{item}" names no network; a right value is {_EXAMPLE}')
+            raise errors.Invalid(f"{source}: {quoted(item)} names no network; a right value is {_EXAMPLE}")
         found.append(Selection(qualified(match["path"], namespace), match["interface"] or f"net{index}"))
     return found
 

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
-from allocator.domain.addresses import AddressError, parse_address
+from allocator.domain.addresses import AddressError, parse_address, version_of
 from allocator.domain.endpoint import in_order
 from allocator.domain.fields import loose_network
 from allocator.domain.json_annotation import PREFIX, JsonAnnotation
@@ -71,10 +71,10 @@ def _route(raw: object, where: str) -> Route:
     network = loose_network(destination) if isinstance(destination, str) else None
     if network is None:
         raise ROUTES.wrong(f"{where}.dst", "must be a CIDR like 10.99.0.0/16 or fd00:99::/64")
-    if not isinstance(gateway, str):
-        raise ROUTES.wrong(f"{where}.gw", "must be an IP address")
     try:
-        hop = parse_address(gateway, 4 if network.version == 4 else 6)
-    except AddressError as error:
-        raise ROUTES.wrong(f"{where}.gw", f"is not right: {error}") from None
+        hop = parse_address(gateway, version_of(network)) if isinstance(gateway, str) else None
+    except AddressError:
+        hop = None
+    if hop is None:
+        raise ROUTES.wrong(f"{where}.gw", f"must be an IPv{network.version} address, as the destination is")
     return Route(str(network), str(hop))

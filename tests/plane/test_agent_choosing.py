@@ -244,6 +244,10 @@ async def test_pools_that_tie_nothing_are_tried_in_the_listed_order(
     ("annotations", "told"),
     [
         pytest.param({"ippool": {"ipv4": ["a["]}}, 'ippool is malformed: "a[" is no pattern', id="pattern"),
+        pytest.param({"ippool": {"ipv4": [".."]}}, 'ippool at ipv4 lists "..", which cannot be', id="path"),
+        pytest.param(
+            {"ippool": r'{"ipv4": ["\ud800"]}'}, "ippool at ipv4 must be a list of pool names", id="half a pair"
+        ),
         pytest.param({"ippool": {"ipv4": ["a", "a"]}}, 'ippool at ipv4 lists the pool "a" twice', id="double"),
         pytest.param({"ippools": [{"interface": "net1", "ipv4": ["a"]}]}, 'list the interface "eth0"', id="left out"),
     ],

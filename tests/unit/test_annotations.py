@@ -85,9 +85,16 @@ def test_a_pod_without_annotations_asks_for_nothing() -> None:
     ("annotations", "told"),
     [
         pytest.param({IPPOOL: '{"ipv4": ["a"]'}, "ippool is not JSON", id="no JSON"),
-        pytest.param({IPPOOL: "Pool A"}, 'ippool is neither JSON nor a list of pool names like "pool-a', id="no names"),
-        pytest.param({IPPOOL: "pool-a,"}, "ippool is neither JSON nor", id="a comma too many"),
-        pytest.param({IPPOOL: ""}, "ippool is neither JSON nor", id="empty"),
+        pytest.param({IPPOOL: '"pool-a"'}, "ippool must be an object", id="a text"),
+        pytest.param({IPPOOL: "Pool-A"}, 'ippool lists "Pool-A", which cannot be the name of a', id="no name"),
+        pytest.param({IPPOOL: "ipv4: pool-a"}, 'ippool lists "ipv4: pool-a", which cannot be', id="YAML"),
+        pytest.param({IPPOOL: "pool-a pool*"}, 'lists "pool-a pool*", which cannot be', id="blanks for commas"),
+        pytest.param({IPPOOL: "pool-a,"}, 'ippool lists "", which cannot be', id="a comma too many"),
+        pytest.param({IPPOOL: ""}, 'ippool lists "", which cannot be', id="empty"),
+        pytest.param({IPPOOL: '{"ipv4": [".."]}'}, 'at ipv4 lists "..", which cannot be', id="a path"),
+        pytest.param({IPPOOL: '{"ipv4": ["a/status"]}'}, 'lists "a/status", which cannot be', id="a path with a name"),
+        pytest.param({IPPOOL: r'{"ipv4": ["\ud800*"]}'}, "must be a list of pool names, each a text", id="half a pair"),
+        pytest.param({IPPOOL: '{"ipv4": [""]}'}, "must be a list of pool names, each a text", id="an empty name"),
         pytest.param({IPPOOL: "pool-a, pool-a"}, 'ippool lists the pool "pool-a" twice', id="a short double"),
         pytest.param({IPPOOL: "[]"}, "ippool must be an object", id="a list"),
         pytest.param({IPPOOL: "{}"}, "ippool lists no pool", id="an empty object"),
@@ -101,7 +108,9 @@ def test_a_pod_without_annotations_asks_for_nothing() -> None:
             f"at ipv4 lists {MAX_NAMES + 1} pools, more than {MAX_NAMES}",
             id="more names than anybody needs",
         ),
-        pytest.param({IPPOOL: json.dumps({"ipv4": ["*" * 254]})}, "longer than a name can be", id="a long name"),
+        pytest.param(
+            {IPPOOL: json.dumps({"ipv4": ["*" * 254]})}, f'lists "{40 * "*"}...", which cannot be', id="a long name"
+        ),
         pytest.param({IPPOOLS: "[]"}, "ippools must be a list with at least one item", id="no item"),
         pytest.param(
             {IPPOOLS: '[{"interface": "net1", "ipv4": ["a"]}]'}, 'does not list the interface "eth0"', id="left out"
@@ -121,6 +130,9 @@ def test_a_pod_without_annotations_asks_for_nothing() -> None:
         ),
         pytest.param(
             {IPPOOLS: '[{"interface": "an interface", "ipv4": ["a"]}]'}, "at [0].interface must be", id="a blank"
+        ),
+        pytest.param(
+            {IPPOOLS: r'[{"interface": "\ud800", "ipv4": ["a"]}]'}, "at [0].interface must be", id="half a pair again"
         ),
         pytest.param(
             {IPPOOLS: '[{"interface": "sixteen-letters-", "ipv4": ["a"]}]'}, "15 characters at most", id="too long"
@@ -197,3 +209,12 @@ def test_a_namespace_with_empty_lists_defaults_nothing() -> None:
 def test_a_malformed_namespace_annotation_is_refused(text: str, told: str) -> None:
     with pytest.raises(errors.Invalid, match=told):
         of_namespace({"ipv4": text})
+
+
+@pytest.mark.parametrize("text", ['{"ipv4": ["X"]}', "X,y", "X" * 5000, r'{"ipv4": ["\ud800"]}', "\u2028,é"])
+def test_what_is_told_of_a_wrong_annotation_is_short_and_plain(text: str) -> None:
+    """It becomes an event, a line of the log and a CNI error, each with its own idea of characters and lengths."""
+    with pytest.raises(errors.Invalid) as refusal:
+        of_pod({IPPOOL: text})
+    assert str(refusal.value).isascii()
+    assert len(str(refusal.value)) < 300

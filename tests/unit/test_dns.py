@@ -33,8 +33,10 @@ def test_a_pod_may_name_none(annotations: dict[str, str]) -> None:
         pytest.param('["10.20.0.53"]', "dns must be an object", id="a list"),
         pytest.param('{"nameserver": ["10.20.0.53"]}', 'dns has the member "nameserver", which means', id="a typo"),
         pytest.param('{"nameservers": "10.20.0.53"}', "dns at nameservers must be a list of addresses", id="a text"),
-        pytest.param('{"nameservers": ["dns.local"]}', 'nameservers are not right: "dns.local" is not an', id="a name"),
+        pytest.param('{"nameservers": ["dns.local"]}', 'at nameservers are addresses, and "dns.local" is', id="a name"),
         pytest.param('{"domain": ["a.b"]}', "dns at domain must be a text", id="a list of domains"),
+        pytest.param(r'{"nameservers": ["\ud800"]}', "nameservers must be a list of addresses", id="half a pair"),
+        pytest.param('{"domain": "a b"}', "dns at domain must be a text without blanks", id="two domains"),
         pytest.param('{"search": [""]}', "dns at search must be a list of domains", id="an empty domain"),
     ],
 )

@@ -57,6 +57,7 @@ def test_an_interface_has_the_network_that_multus_gives_it(
         '[{"namespace": "lab"}]',
         '[{"name": 7}]',
         '[{"name": "M1"}]',
+        r'[{"name": "m1", "interface": "\ud800"}]',
         '[{"name": "m1", "namespace": "L/A"}]',
         '[{"name": "m1", "interface": "sixteen-letters-"}]',
     ],
