@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from allocator.domain.dns import NO_DNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from allocator.domain.dns import PodDns
     from allocator.domain.endpoint import Assigned
@@ -68,7 +68,7 @@ class WorkloadEndpointStatus(TypedDict):
     interfaces: list[WorkloadInterface]
 
 
-def add_response(assigned: Iterable[Assigned], dns: PodDns = NO_DNS) -> dict[str, Any]:
+def add_response(assigned: Sequence[Assigned]) -> dict[str, Any]:
     """IpamAddResponse: every address with its gateway, and the routes of pools and pod with the default routes."""
     ips: list[dict[str, Any]] = []
     routes: list[dict[str, str]] = []
@@ -87,7 +87,7 @@ def add_response(assigned: Iterable[Assigned], dns: PodDns = NO_DNS) -> dict[str
         # A default route of the pod's own stands in for the gateway's.
         if each.gateway is not None and not each.clean_gateway and all(route.dst != default for route in each.routes):
             routes.append({"ifName": each.interface, "dst": default, "gw": str(each.gateway)})
-    return {"ips": ips, "routes": routes, "dns": _dns(dns)}
+    return {"ips": ips, "routes": routes, "dns": _dns(assigned[0].dns if assigned else NO_DNS)}
 
 
 def workload_endpoint(pod: Pod, assigned: Iterable[Assigned]) -> dict[str, Any]:

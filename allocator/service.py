@@ -21,6 +21,7 @@ from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.reclaim import may_run
 from allocator.domain.record import Record, State
 from allocator.domain.slots import public_name
+from allocator.domain.wishes import NO_WISHES, Wishes, wishes_of_pod
 from allocator.handing_back import hand_back
 from allocator.releasing import Releasing
 from allocator.runtime.backoff import delays
@@ -98,7 +99,7 @@ class Allocator:
         pools = await self._world.pools.current()
         records = [record for record in self._world.ledger.own(pod.uid) if record.state is State.HELD]
         found = (assigned(record, pools, clean_gateway=None) for record in records)
-        return in_order(each for each in found if each is not None)
+        return _wishes(pod).granted((each for each in found if each is not None), complete=False)
 
     async def _until_settled(self, decide: Callable[[], Awaitable[T]]) -> T:
         """Decide again after each conflict, until the caller's deadline cancels this."""
@@ -117,10 +118,10 @@ class Allocator:
         moved = [await self._world.ledger.replace(move.after) for move in decided.moves]
         claims = await self._claim_all(pod, decided.wants, basis)
         try:
-            answer = self._answer((*decided.kept, *moved, *claims), basis, decided)
+            held = await self._all_held(pod, (*decided.kept, *moved, *claims), basis, decided)
             changed, _ = await both(
                 self._confirmation.changed((claim.pool for claim in claims), basis) if claims else _nothing(),
-                self._write_endpoint(pod, answer),
+                self._write_endpoint(pod, held),
             )
             if changed:
                 raise errors.Conflict(f"{changed} changed while an address was claimed from it")  # noqa: TRY301
@@ -131,7 +132,7 @@ class Allocator:
             raise
         self._attempts.over(pod.uid)
         await self._drop(decided.drops)
-        return answer
+        return tuple(each for each in held if each.interface in decided.clean_gateway)
 
     async def _living_pod(self, request: AddRequest) -> Pod:
         """The pod from the informer when it answers to the UID asked for; from the API server otherwise."""
@@ -253,7 +254,8 @@ class Allocator:
             f"kubectl get sia --field-selector spec.pool={want.pools[0].name} shows who has them"
         )
 
-    def _answer(self, held: Sequence[Record], basis: Basis, decided: Plan) -> tuple[Assigned, ...]:
+    async def _all_held(self, pod: Pod, held: Sequence[Record], basis: Basis, decided: Plan) -> tuple[Assigned, ...]:
+        """What the interfaces that the plan covers have by these records, and the pod's others from earlier ADDs."""
         clean = decided.clean_gateway
         found = [
             assigned(record, basis.pools, clean_gateway=clean[record.holder.interface] if record.holder else None)
@@ -265,20 +267,20 @@ class Allocator:
                 f"the pod holds {address} from SpiderIPPool {pool}, which is gone, and with it the prefix length and "
                 "the gateway: create the pool again, or name another pool for the workload and delete the pod"
             )
-        return in_order(each for each in found if each is not None)
+        earlier = [each for each in await self.held_by(pod) if each.interface not in clean]
+        covered = [each for each in found if each is not None]
+        return decided.wishes.granted((*covered, *earlier), complete=decided.covers_all)
 
-    async def _write_endpoint(self, pod: Pod, answer: Sequence[Assigned]) -> None:
+    async def _write_endpoint(self, pod: Pod, assigned: Sequence[Assigned]) -> None:
         """The SpiderEndpoint shows every interface of the pod, those of earlier ADDs too."""
-        interfaces = {each.interface for each in answer}
-        others = [each for each in await self.held_by(pod) if each.interface not in interfaces]
         owner = await self._world.view.owner(pod)
-        await self._world.endpoints.write(Endpoint(pod=pod, owner=owner, assigned=in_order((*answer, *others))))
+        await self._world.endpoints.write(Endpoint(pod=pod, owner=owner, assigned=in_order(assigned)))
 
     async def _mend_endpoint(self, pod: Pod) -> None:
         """After an undo: the endpoint must not show what the pod does not hold."""
         try:
-            if await self.held_by(pod):
-                await self._write_endpoint(pod, ())
+            if held := await self.held_by(pod):
+                await self._write_endpoint(pod, held)
             else:
                 await self._world.endpoints.remove(pod.namespace, public_name(pod.name, pod.slot), pod.uid)
         except errors.IpamError as error:
@@ -319,6 +321,14 @@ class Allocator:
                 await self._world.ledger.replace(move.after)
             except (errors.IpamError, errors.Conflict) as error:
                 _log.warning("record_not_dropped", address=str(move.before.address), why=str(error))
+
+
+def _wishes(pod: Pod) -> Wishes:
+    """An annotation that has become wrong asks for nothing."""
+    try:
+        return wishes_of_pod(pod.annotations)
+    except errors.Invalid:
+        return NO_WISHES
 
 
 async def _nothing() -> str:

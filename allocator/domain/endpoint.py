@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from allocator.domain.addresses import version_of
+from allocator.domain.dns import NO_DNS, PodDns
 from allocator.domain.slots import public_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Assigned:
     routes: tuple[Route, ...]
     # None where only the interface's own ADD knows: then the endpoint keeps what it says.
     clean_gateway: bool | None
+    # The pod's, the same for each of its interfaces.
+    dns: PodDns = NO_DNS
 
     @property
     def version(self) -> Version:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
 from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
+from allocator.domain.networks import NETWORKS
 from allocator.domain.record import Holder, Record, State, rebound, released, shared, taken_over
+from allocator.domain.wishes import NO_WISHES, Wishes, wishes_of_pod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,13 +51,15 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`clean_gateway` by interface, for each that the plan covers."""
+    """`clean_gateway` by interface, for each that the plan covers; `covers_all`: no other interface can come."""
 
     kept: tuple[Record, ...]
     moves: tuple[Move, ...]
     wants: tuple[Want, ...]
     drops: tuple[Move, ...]
     clean_gateway: Mapping[str, bool]
+    wishes: Wishes = NO_WISHES
+    covers_all: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +88,20 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
         raise errors.PodGone(f"pod {seen.pod.namespace}/{seen.pod.name} is ending: no address is given to it any more")
     asking = request.interface.name
     holds_one = any(record.is_of(seen.pod.uid, asking) for record in seen.records)
+    try:
+        names = {each.interface: each for each in listed(request, seen.pod, seen.around, seen.basis.pools)}
+        wishes = wishes_of_pod(seen.pod.annotations)
+    except (errors.Invalid, errors.NoPool):
+        if not holds_one:
+            raise
+        # A pod that has its address keeps it, even when what it asks for has since become wrong.
+        return _plan_for(asking, None, request, seen)
+    # What the other interfaces stand on is not known before they ask.
+    only_asking = holds_one or request.match_master_subnet
     plans = [
-        _plan_for(interface, names, request, seen)
-        for interface, names in _covered(request, seen, holds_one=holds_one).items()
+        _plan_for(interface, each, request, seen)
+        for interface, each in names.items()
+        if interface == asking or not only_asking
     ]
     return Plan(
         kept=tuple(record for each in plans for record in each.kept),
@@ -94,22 +109,9 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
         wants=tuple(want for each in plans for want in each.wants),
         drops=tuple(move for each in plans for move in each.drops),
         clean_gateway={interface: clean for each in plans for interface, clean in each.clean_gateway.items()},
+        wishes=wishes,
+        covers_all=not only_asking and (len(names) > 1 or not seen.pod.annotations.get(NETWORKS)),
     )
-
-
-def _covered(request: AddRequest, seen: Snapshot, *, holds_one: bool) -> Mapping[str, PoolNames | None]:
-    """The pools asked for, by interface. A pod that has its address keeps it, even when what it asks for has since
-    become wrong (None).
-    """
-    asking = request.interface.name
-    try:
-        names = {each.interface: each for each in listed(request, seen.pod, seen.around, seen.basis.pools)}
-    except (errors.Invalid, errors.NoPool):
-        if holds_one:
-            return {asking: None}
-        raise
-    # What the other interfaces stand on is not known before they ask.
-    return {asking: names[asking]} if holds_one or request.match_master_subnet else names
 
 
 def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen: Snapshot) -> Plan:

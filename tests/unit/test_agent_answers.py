@@ -75,7 +75,7 @@ def test_a_clean_gateway_is_still_named_as_the_gateway() -> None:
 
 
 def test_an_answer_names_the_servers_that_are_asked_for_and_nothing_empty() -> None:
-    assert add_response((FOUR,), PodDns(nameservers=("10.20.0.53",), search=("a.b",)))["dns"] == {
+    assert add_response((replace(FOUR, dns=PodDns(nameservers=("10.20.0.53",), search=("a.b",))),))["dns"] == {
         "nameservers": ["10.20.0.53"],
         "search": ["a.b"],
     }

@@ -181,3 +181,61 @@ async def test_only_the_first_addresses_of_a_pool_are_handed_out_where_their_num
     last = arrives(world, [{"ipv4": ["a"]}], values.pod("last", "last"))
     with pytest.raises(errors.Exhausted, match="2 usable"):
         await allocator.allocate(values.request(last))
+
+
+def wishing(world: MemoryWorld, pod: Pod, **wishes: object) -> Pod:
+    annotations = {f"ipam.spidernet.io/{name}": json.dumps(wish) for name, wish in wishes.items()}
+    changed = replace(pod, annotations={**pod.annotations, **annotations})
+    world.view.put(changed)
+    return changed
+
+
+def through(assigned: Sequence[Assigned]) -> dict[str, list[str]]:
+    return {each.interface: [route.dst for route in each.routes] for each in assigned}
+
+
+ROUTE_OF_B = {"dst": "10.99.0.0/16", "gw": "10.30.0.254"}
+
+
+async def test_a_pods_own_route_goes_through_the_interface_whose_subnet_has_the_next_hop(world: MemoryWorld) -> None:
+    pod = wishing(world, arrives(world, TWO), routes=[ROUTE_OF_B], dns={"domain": "a.b"})
+    answer = await world.allocator().allocate(values.request(pod))
+    assert through(answer) == {"eth0": [], "net1": ["10.99.0.0/16"]}
+    assert {each.dns.domain for each in answer} == {"a.b"}
+    assert through(world.endpoints.written["shop", "cart-1"].assigned) == through(answer)
+
+
+async def test_a_route_that_fits_no_interface_is_a_refusal_and_leaves_nothing(world: MemoryWorld) -> None:
+    pod = wishing(world, arrives(world, TWO), routes=[{"dst": "10.99.0.0/16", "gw": "10.77.0.1"}])
+    with pytest.raises(errors.Invalid, match="lies in no subnet"):
+        await world.allocator().allocate(values.request(pod))
+    assert held(world, pod) == set()
+    assert ("shop", "cart-1") not in world.endpoints.written
+
+
+async def test_a_route_waits_for_the_interface_that_asks_later(world: MemoryWorld) -> None:
+    """Without `ippools` each interface asks for itself."""
+    pod = values.pod(annotations={"k8s.v1.cni.cncf.io/networks": "ns/macvlan"})
+    world.view.put(pod)
+    pod = wishing(world, pod, routes=[ROUTE_OF_B])
+    allocator = world.allocator()
+    first = await allocator.allocate(replace(values.request(pod), default_ipv4_pools=("a",)))
+    later = await allocator.allocate(replace(values.request(pod, interface="net1"), default_ipv4_pools=("b",)))
+    assert (through(first), through(later)) == ({"eth0": []}, {"net1": ["10.99.0.0/16"]})
+    assert through(world.endpoints.written["shop", "cart-1"].assigned) == {"eth0": [], "net1": ["10.99.0.0/16"]}
+
+
+async def test_a_malformed_route_costs_no_claim(world: MemoryWorld) -> None:
+    pod = wishing(world, arrives(world, TWO), routes="10.99.0.0/16")
+    with pytest.raises(errors.Invalid, match="routes must be a list"):
+        await world.allocator().allocate(values.request(pod))
+    assert world.ledger.records == {}
+
+
+async def test_a_route_that_has_become_wrong_does_not_take_a_pods_address(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    allocator = world.allocator()
+    before = await allocator.allocate(values.request(pod))
+    wishing(world, pod, routes="nonsense")
+    (after,) = await allocator.allocate(values.request(pod, container="c2"))
+    assert after.address == before[0].address

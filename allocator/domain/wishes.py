@@ -1,0 +1,36 @@
+"""What a pod's annotations ask for beside addresses: routes and name servers of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from allocator.domain.dns import NO_DNS, PodDns, dns_of_pod
+from allocator.domain.routes import routes_of_pod, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from allocator.domain.endpoint import Assigned
+    from allocator.domain.pool import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    routes: tuple[Route, ...] = ()
+    dns: PodDns = NO_DNS
+
+    def granted(self, assigned: Iterable[Assigned], *, complete: bool) -> tuple[Assigned, ...]:
+        """All that the pod holds, with its routes and name servers.
+
+        `complete`: no other interface of the pod can come; then a route without a place is errors.Invalid.
+        """
+        return tuple(replace(each, dns=self.dns) for each in spread(self.routes, assigned, complete=complete))
+
+
+NO_WISHES: Final = Wishes()
+
+
+def wishes_of_pod(annotations: Mapping[str, str]) -> Wishes:
+    """errors.Invalid with the place and a right example when an annotation is malformed."""
+    return Wishes(routes_of_pod(annotations), dns_of_pod(annotations))
