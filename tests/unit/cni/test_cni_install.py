@@ -132,6 +132,18 @@ def test_everybody_may_run_it_whatever_the_umask(tmp_path: Path) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in paths if path.is_file()} == {"0o755", "0o644"}
 
 
+def test_each_start_during_an_installation_works(installed: Plugin) -> None:
+    before = installed.executable.read_text()
+    command = [sys.executable, "-m", "cni.install", "--bin-dir", str(installed.home / "bin")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    statuses = []
+    while process.poll() is None:
+        statuses.append(installed.run("VERSION").status)
+    assert process.returncode == 0
+    assert installed.executable.read_text() != before
+    assert set(statuses) == {0}
+
+
 def test_a_plugin_that_waits_for_its_answer_outlives_two_upgrades(installed: Plugin) -> None:
     """It needs its old tree to the end: what only a lost agent needs is imported then."""
     with FakeAgent(installed.socket_path) as agent:
