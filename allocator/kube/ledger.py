@@ -12,6 +12,7 @@ from allocator.kube.entries import EntryForm, decode_entry
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
 from allocator.kube.patience import TRANSIENT, patiently
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
+from allocator.kube.view import uid_of
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
@@ -99,7 +100,11 @@ class KubeLedger:
         self._index.note_deleted(name, record.uid)
 
     async def read(self, address: Address) -> Record | None:
+        known = self._index.get(object_name(address))
         raw = await self._read(address)
+        if raw is None and known is not None:
+            # A deletion of ours whose answer was lost, and the watch is behind: `own` must not show it any more.
+            self._index.note_deleted(object_name(address), uid_of(known))
         return None if raw is None else decode_record(raw)
 
     async def in_pool(self, pool: str) -> Sequence[Entry]:

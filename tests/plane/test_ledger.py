@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from allocator.domain import errors
-from allocator.domain.addresses import parse_address
+from allocator.domain.addresses import object_name, parse_address
 from allocator.domain.record import State, rebound, released, retained
 from allocator.kube.cache import Cache
 from allocator.kube.codec import decode_record
@@ -53,6 +53,18 @@ async def test_what_is_created_reads_back_the_same(ledger: Ledger, address: str)
     assert created is not None
     assert await ledger.read(parse_address(address)) == created
     assert replace(created, uid="", resource_version="") == fresh(address, slot=values.slot(0))
+
+
+async def test_a_record_that_a_read_found_gone_is_no_longer_shown_as_ones_own(ledger: Ledger, kube: KubeClient) -> None:
+    """An undo whose answer was lost, and a watch that is behind: the next try must not answer this address."""
+    created = await ledger.create(fresh())
+    assert created is not None
+    if isinstance(ledger, MemoryLedger):
+        await ledger.delete(created)
+    else:
+        await kube.delete(SPIDER_IP_ADDRESSES, object_name(created.address))
+    assert await ledger.read(created.address) is None
+    assert list(ledger.own(POD.uid)) == []
 
 
 async def test_an_address_is_created_once_whatever_the_pool(ledger: Ledger) -> None:
