@@ -75,7 +75,7 @@ class Reservations(Protocol):
 
 class Endpoints(Protocol):
     async def write(self, endpoint: Endpoint) -> None:
-        """Make the SpiderEndpoint say this, whatever it said before."""
+        """Make the SpiderEndpoint say this, whatever it said before; errors.PodGone when it is a successor's by now."""
 
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         """Delete the SpiderEndpoint while it still speaks of this pod UID."""

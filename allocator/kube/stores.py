@@ -18,7 +18,7 @@ from allocator.kube.codec import (
 )
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
 from allocator.kube.patience import patiently
-from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
+from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Holder
+    from allocator.domain.request import Pod
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
     from allocator.kube.view import Change
@@ -231,19 +232,25 @@ class KubeEndpoints:
         try:
             await self._client.create(SPIDER_ENDPOINTS, wanted)
         except AlreadyExists:
-            return await self._rewrite(wanted, static=endpoint.is_static)
+            return await self._rewrite(wanted, endpoint)
         except (Conflict, NotFound):
             # A quota that is being counted, or a namespace that is going: the next try, or the pod's end, shows it.
             return False
         return True
 
-    async def _rewrite(self, wanted: Object, *, static: bool) -> bool:
-        """Bring the endpoint that exists in line; False when it changed meanwhile, or had to go first."""
+    async def _rewrite(self, wanted: Object, endpoint: Endpoint) -> bool:
+        """Bring the endpoint that exists in line; False when it changed meanwhile, or had to go first.
+
+        errors.PodGone when it is a successor's: this write comes late, from the ADD of a pod deleted by force.
+        """
         meta = wanted["metadata"]
         try:
             found = await self._client.get(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"])
+            # In this order: a name is one pod's at a time, so who had the endpoint while this pod stands came before.
+            if _pod_uid(found) not in ("", endpoint.pod.uid) and not await self._stands(endpoint.pod):
+                raise errors.PodGone(f"pod {endpoint.pod.namespace}/{endpoint.pod.name} ended during its ADD")
             same_owner = found["metadata"].get("ownerReferences", []) == meta.get("ownerReferences", [])
-            if found["metadata"].get("deletionTimestamp") or not (same_owner or static):
+            if found["metadata"].get("deletionTimestamp") or not (same_owner or endpoint.is_static):
                 # A predecessor's: the garbage collector may be after it, by uid. It goes, and a new one is made.
                 await self._delete(found)
                 return False
@@ -256,6 +263,13 @@ class KubeEndpoints:
         except (NotFound, Conflict):
             return False
         return True
+
+    async def _stands(self, pod: Pod) -> bool:
+        try:
+            found = await self._client.get(PODS, pod.name, namespace=pod.namespace, metadata_only=True)
+        except NotFound:
+            return False
+        return bool(found["metadata"]["uid"] == pod.uid)
 
     async def _delete(self, found: Object) -> None:
         meta = found["metadata"]
