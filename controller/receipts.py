@@ -59,7 +59,8 @@ class Receipts:
             action="Reclaim",
             message=(
                 f"{did} {read.address} of SpiderIPPool {read.pool}, which pod {fields['pod']} (UID {holder.pod_uid}) "
-                f"had: {verdict.why.value}, seen {first} and {second}, at resourceVersion {read.resource_version}"
+                f"had{_beside(after)}: {verdict.why.value}, seen {first} and {second}, "
+                f"at resourceVersion {read.resource_version}"
             ),
         )
 
@@ -93,6 +94,13 @@ def _departed(read: Record, after: Record) -> Holder:
     if holder is None:
         raise AssertionError("a record without a holder is never moved by reclaim")
     return holder
+
+
+def _beside(after: Record) -> str:
+    holder = after.holder
+    if after.state is not State.HELD or holder is None:
+        return ""
+    return f" beside pod {holder.namespace}/{holder.pod}, which goes on with it"
 
 
 def _address(record: Record) -> Object:

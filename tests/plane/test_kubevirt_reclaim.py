@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from allocator.domain.request import Owner
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, STATEFUL_SET, slot_of
@@ -185,10 +186,13 @@ async def test_when_one_end_of_a_migration_is_gone_the_other_has_the_address_alo
         await two_sightings(loop, clock)
         spec = (await kube.get(SPIDER_IP_ADDRESSES, ADDRESS))["spec"]
         assert (spec["holder"], spec["peer"]) == (party(target), party(source))
-    stays = target if gone == "source" else source
-    await kill_pod(kube, source if gone == "source" else target)
+    stays, leaves = (target, source) if gone == "source" else (source, target)
+    await kill_pod(kube, leaves)
     async with leader(kube, clock) as loop:
-        await two_sightings(loop, clock)
+        with capture_logs() as lines:
+            await two_sightings(loop, clock)
+    (told,) = [line for line in lines if line["event"] == "address_parted"]
+    assert (told["pod_uid"], told["reason"]) == (leaves["metadata"]["uid"], "PartnerGone")
     spec = (await kube.get(SPIDER_IP_ADDRESSES, ADDRESS))["spec"]
     assert (spec["state"], spec["holder"], spec.get("peer")) == ("Held", party(stays), None)
     assert await endpoint_uid(kube, namespace) == stays["metadata"]["uid"]
