@@ -16,6 +16,7 @@ from allocator.confirming import Confirmation
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
 from allocator.domain.basis import Basis
+from allocator.domain.candidates import SHOWN, summary
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
 from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.reclaim import may_run
@@ -248,9 +249,9 @@ class Allocator:
         fresh = [pool.name for pool, each in zip(want.pools, exhausted, strict=True) if not each.remembered]
         if changed := await self._confirmation.changed_pool(fresh, basis):
             raise errors.Conflict(f"SpiderIPPool {changed} changed, and may have a free address now")
-        whys = "; ".join([*map(str, exhausted), *map(str, want.refusals)])
         raise errors.Exhausted(
-            f"no free IPv{want.version} address: {whys}. Add addresses to spec.ips, or list one more pool for the pod; "
+            f"no free IPv{want.version} address: {_told(exhausted, want)}. "
+            "Add addresses to spec.ips, or list one more pool for the pod; "
             f"kubectl get sia --field-selector spec.pool={want.pools[0].name} shows who has them"
         )
 
@@ -321,6 +322,14 @@ class Allocator:
                 await self._world.ledger.replace(move.after)
             except (errors.IpamError, errors.Conflict) as error:
                 _log.warning("record_not_dropped", address=str(move.before.address), why=str(error))
+
+
+def _told(exhausted: Sequence[errors.Exhausted], want: Want) -> str:
+    """Why no pool gives an address: few are spelled out, so that the advice behind them still fits an event."""
+    whys = [str(each) for each in exhausted[:SHOWN]]
+    if len(exhausted) > SHOWN:
+        whys.append(f"{len(exhausted) - SHOWN} more pools have no free address")
+    return "; ".join([*whys, *([summary(want.refusals)] if want.refusals else [])])
 
 
 def _wishes(pod: Pod) -> Wishes:

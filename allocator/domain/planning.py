@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
-from allocator.domain.candidates import DOUBTFUL, Subject, listed, sift
+from allocator.domain.candidates import Subject, doubtful, listed, sift, summary
 from allocator.domain.networks import NETWORKS
 from allocator.domain.record import Holder, Record, State, rebound, released, shared, taken_over
 from allocator.domain.wishes import NO_WISHES, Wishes, wishes_of_pod
@@ -248,8 +248,5 @@ def _wants(names: PoolNames | None, holder: Holder, seen: Snapshot, have: set[Ve
 
 
 def _no_pool(version: Version, names: PoolNames, refusals: tuple[Refusal, ...]) -> errors.NoPool:
-    whys = "; ".join(str(refusal) for refusal in refusals)
-    doubtful = tuple(refusal.pool for refusal in refusals if refusal.filter in DOUBTFUL)
-    return errors.NoPool(
-        f"no IPv{version} pool of the {names.source} serves {names.interface} of this pod: {whys}", doubtful
-    )
+    what = f"no IPv{version} pool of the {names.source} serves {names.interface} of this pod"
+    return errors.NoPool(f"{what}: {summary(refusals)}", doubtful(refusals))

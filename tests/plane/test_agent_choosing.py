@@ -14,6 +14,7 @@ from allocator.kube.resources import (
     EVENTS,
     NAMESPACES,
     PODS,
+    SPIDER_ENDPOINTS,
     SPIDER_IP_ADDRESSES,
     SPIDER_IP_POOLS,
     SPIDER_RESERVED_IPS,
@@ -208,6 +209,21 @@ async def test_every_filter_refuses_with_its_reason_in_the_error_and_in_the_pods
     assert (await kube.list(SPIDER_IP_ADDRESSES))["items"] == []
 
 
+async def test_a_pod_that_all_pools_refuse_learns_each_reason_once_and_few_names(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    for index in range(12):
+        await make_pool(kube, f"pool-{index:02}", f"10.20.{index}.1", disable=index < 11, nodeName=["n2"])
+    pod = await make_pod(kube, namespace, "cart", ippool={"ipv4": ["pool-11", "*"]})
+    refusal = await agent.add(pod)
+    assert refusal.json.endswith(
+        "pool-11: node n1 is not in spec.nodeName; "
+        "pool-00, pool-01, pool-02, pool-03, pool-04, pool-05, pool-06, pool-07, pool-08: "
+        "the pool is disabled (spec.disable) and node n1 is not in spec.nodeName; and 2 more"
+    )
+    assert await notes_about(kube, pod) == [refusal.json]
+
+
 async def test_pools_that_fit_the_pod_serve_it_the_closest_tie_first(
     agent: Agent, kube: KubeClient, namespace: str
 ) -> None:
@@ -240,9 +256,51 @@ async def test_pools_that_tie_nothing_are_tried_in_the_listed_order(
     assert got == listed
 
 
+async def test_routes_of_pool_and_pod_come_with_the_default_route_and_stand_in_the_endpoint(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    routes = [{"dst": "10.98.0.0/16", "gw": "10.20.0.253"}]
+    await make_pool(kube, "a", "10.20.0.10", gateway="10.20.0.1", routes=routes)
+    own = [{"dst": "10.99.0.0/16", "gw": "10.20.0.254"}]
+    pod = await make_pod(kube, namespace, "cart", ippool={"ipv4": ["a"]}, routes=own)
+    answer = await agent.add(pod)
+    assert [(route["dst"], route["gw"]) for route in answer.json["routes"]] == [
+        ("10.98.0.0/16", "10.20.0.253"),
+        ("10.99.0.0/16", "10.20.0.254"),
+        ("0.0.0.0/0", "10.20.0.1"),
+    ]
+    endpoint = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    assert endpoint["status"]["current"]["ips"][0]["routes"] == [*routes, *own]
+
+
+async def test_a_route_goes_to_the_interface_whose_subnet_holds_its_next_hop(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    await make_pool(kube, "a", "10.20.0.10")
+    await make_pool(kube, "b", "10.30.0.10", "10.30.0.0/16")
+    ippools = [{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": ["b"]}]
+    own = [{"dst": "10.99.0.0/16", "gw": "10.30.0.254"}]
+    answer = await agent.add(await make_pod(kube, namespace, "cart", ippools=ippools, routes=own))
+    assert answer.json["routes"] == [{"ifName": "net1", "dst": "10.99.0.0/16", "gw": "10.30.0.254"}]
+
+
 @pytest.mark.parametrize(
     ("annotations", "told"),
     [
+        pytest.param(
+            {"routes": [{"dst": "10.99.0.0/16", "gw": "fd00::1"}]},
+            "routes at [0].gw must be an IPv4 address",
+            id="families",
+        ),
+        pytest.param(
+            {
+                "ippools": [{"interface": "eth0", "ipv4": ["a"]}],
+                "routes": [{"dst": "10.99.0.0/16", "gw": "10.99.0.1"}],
+            },
+            "a route through 10.99.0.1, which lies in no subnet",
+            id="no next hop",
+        ),
+        pytest.param({"dns": {"nameservers": ["dns"]}}, 'dns at nameservers are addresses, and "dns" is', id="dns"),
         pytest.param({"ippool": {"ipv4": ["a["]}}, 'ippool is malformed: "a[" is no pattern', id="pattern"),
         pytest.param({"ippool": {"ipv4": [".."]}}, 'ippool at ipv4 lists "..", which cannot be', id="path"),
         pytest.param(
@@ -277,3 +335,11 @@ async def test_a_clean_gateway_leaves_the_default_route_out_and_is_the_items_own
     ]
     assert [[route["dst"] for route in answer.json["routes"]] for answer in answers] == [[], ["0.0.0.0/0"], []]
     assert all(answer.json["ips"][0]["gateway"] == "10.20.0.1" for answer in answers)
+
+
+async def test_name_servers_of_the_pod_come_in_the_answer(agent: Agent, kube: KubeClient, namespace: str) -> None:
+    await make_pool(kube, "a", "10.20.0.10-10.20.0.19")
+    dns = {"nameservers": ["10.20.0.53"], "search": ["shop.example.com"]}
+    pod = await make_pod(kube, namespace, "cart", ippool="a", dns=dns)
+    assert (await agent.add(pod)).json["dns"] == dns
+    assert (await agent.add(await make_pod(kube, namespace, "pay", ippool="a"))).json["dns"] == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -502,3 +503,20 @@ async def test_a_pod_of_another_node_is_refused_by_name(world: MemoryWorld) -> N
     pod = arrives(world, values.pod(node="n2"))
     with pytest.raises(errors.Invalid, match="bound to node n2, this agent serves n1"):
         await world.allocator("n1").allocate(values.request(pod))
+
+
+async def test_of_many_exhausted_pools_few_are_spelled_out_and_the_advice_still_fits_an_event(
+    world: MemoryWorld,
+) -> None:
+    names = [f"full-{number:02}" for number in range(40)]
+    for number, name in enumerate(names):
+        world.pools.put(values.pool(name, f"10.20.1.{number}", "10.20.0.0/16"))
+        await world.allocator().allocate(
+            values.request(arrives(world, values.pod(name, name), json.dumps({"ipv4": [name]})))
+        )
+    pod = arrives(world, values.pod(), json.dumps({"ipv4": ["full-*", "nowhere"]}))
+    with pytest.raises(errors.Exhausted) as refusal:
+        await world.allocator().allocate(values.request(pod))
+    told = str(refusal.value)
+    assert "full-09: no free address, 1 usable (1 Held); 30 more pools have no free address; nowhere: there is" in told
+    assert len(told) < 1024
