@@ -10,6 +10,7 @@ from allocator.domain.fields import some_of
 from allocator.domain.json_annotation import PREFIX, JsonAnnotation, is_plain, quoted
 from allocator.domain.networks import interfaces_in_order
 from allocator.domain.patterns import is_pattern
+from allocator.domain.selector_rules import SUBDOMAIN, SUBDOMAIN_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,12 +29,8 @@ DEFAULTS: Final[Mapping[Version, JsonAnnotation]] = {
 }
 # In one annotation. Far above what a pod needs, and few enough to match each with all pools.
 MAX_NAMES: Final = 256
-# Of a DNS-1123 subdomain, which names of objects are.
-MAX_LENGTH: Final = 253
 
 _VERSIONS: Final[tuple[Version, ...]] = (4, 6)
-_LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 # Linux allows no longer name (IFNAMSIZ), and not all of ASCII's characters that can be seen.
 _INTERFACE: Final = re.compile(r"[!-.0-9;-~]{1,15}")
 
@@ -92,7 +89,8 @@ def problem_of(names: Sequence[str]) -> str:
     if len(names) > MAX_NAMES:
         return f"lists {len(names)} pools, more than {MAX_NAMES}: use a pattern like pool-*"
     for index, name in enumerate(names):
-        if len(name) > MAX_LENGTH or not (_NAME.fullmatch(name) or (is_pattern(name) and is_plain(name))):
+        is_name = SUBDOMAIN.fullmatch(name) or (is_pattern(name) and is_plain(name))
+        if len(name) > SUBDOMAIN_LIMIT or not is_name:
             return f"lists {quoted(name)}, which cannot be the name of a SpiderIPPool"
         if name in names[:index]:
             return f'lists the pool "{name}" twice'

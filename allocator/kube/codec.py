@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain.addresses import (
     AddressError,
@@ -22,7 +22,7 @@ from allocator.domain.addresses import (
 from allocator.domain.pool import Edition, Pool, Reservation, Route
 from allocator.domain.record import Holder, Record, Slot, State
 from allocator.domain.request import Owner, Pod
-from allocator.domain.selectors import LabelSelector, Operator, Requirement
+from allocator.domain.selectors import LabelSelector, Requirement
 from allocator.domain.slots import KNOWN
 from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, Object
 
@@ -88,7 +88,7 @@ def decode_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
         return None
     exact = [Requirement(key, "In", frozenset([value])) for key, value in (raw.get("matchLabels") or {}).items()]
     expressions = [
-        Requirement(each["key"], cast("Operator", each["operator"]), frozenset(each.get("values") or ()))
+        Requirement(each["key"], each["operator"], frozenset(each.get("values") or ()))
         for each in raw.get("matchExpressions") or ()
     ]
     return LabelSelector((*exact, *expressions))

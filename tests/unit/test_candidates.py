@@ -285,3 +285,29 @@ def test_only_what_a_watch_may_not_have_shown_is_worth_reading_again() -> None:
     _, refusals = sifted(("gone", "a", "b", "c*"), by_name(four("a", disabled=True), four("b", unadopted=True)))
     assert doubtful(refusals) == ("gone", "b")
     assert {refusal.filter for refusal in refusals} >= DOUBTFUL
+
+
+def test_an_operator_that_nobody_knows_refuses_the_pool_and_not_the_whole_request() -> None:
+    odd = LabelSelector((Requirement("rack", "Near", frozenset({"7"})),))
+    found, (refusal,) = sifted(("a", "b"), by_name(four("a", node_affinity=odd), four("b")), around=RACK7)
+    assert (found, refusal.filter) == (["b"], "nodeAffinity")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "matches"),
+    [
+        pytest.param(Requirement("rack", "In", frozenset({"7", "8"})), True, id="In"),
+        pytest.param(Requirement("rack", "In", frozenset({"8"})), False, id="In, another value"),
+        pytest.param(Requirement("hall", "In", frozenset({"7"})), False, id="In, no such label"),
+        pytest.param(Requirement("rack", "NotIn", frozenset({"8"})), True, id="NotIn"),
+        pytest.param(Requirement("rack", "NotIn", frozenset({"7"})), False, id="NotIn, that value"),
+        pytest.param(Requirement("hall", "NotIn", frozenset({"7"})), True, id="NotIn, no such label"),
+        pytest.param(Requirement("rack", "Exists"), True, id="Exists"),
+        pytest.param(Requirement("hall", "Exists"), False, id="Exists, no such label"),
+        pytest.param(Requirement("hall", "DoesNotExist"), True, id="DoesNotExist"),
+        pytest.param(Requirement("rack", "DoesNotExist"), False, id="DoesNotExist, such a label"),
+    ],
+)
+def test_requirements_mean_what_kubernetes_means(requirement: Requirement, *, matches: bool) -> None:
+    selector = LabelSelector((Requirement("rack", "Exists"), requirement)) if matches else LabelSelector((requirement,))
+    assert bool(sifted(("a",), by_name(four("a", node_affinity=selector)), around=RACK7)[0]) is matches
