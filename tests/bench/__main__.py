@@ -14,14 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from devcluster.plane import Kind
-from tests.bench import burst
+from tests.bench import burst, growth, nodes, plugin, steady
 from tests.bench.cluster import ROOT, running_cluster
 from tests.bench.report import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TABLES: Final = {"burst": burst.run}
+TABLES: Final = {
+    "burst": burst.run,
+    "nodes": nodes.run,
+    "steady": steady.run,
+    "plugin": plugin.run,
+    # The last, for it leaves a hundred thousand records.
+    "growth": growth.run,
+}
 
 
 async def bench(kind: Kind, names: Sequence[str]) -> None:

@@ -23,7 +23,8 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # What an agent asks for while it serves; the API server's own housekeeping is not ours.
 _RESOURCES: Final = frozenset(
-    "spiderippools spiderreservedips spideripaddresses spiderendpoints pods nodes namespaces statefulsets events".split()
+    {"spiderippools", "spiderreservedips", "spideripaddresses", "spiderendpoints"}
+    | {"pods", "nodes", "namespaces", "statefulsets", "events"}
 )
 _CALLS: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _SENT: Final = re.compile(r"^apiserver_request_body_size_bytes_sum\{(.*)\} (\S+)$", re.MULTILINE)

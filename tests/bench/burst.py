@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from tests.bench.load import add_all, clear_all, delete_all, end_pods, floor, make_pods, make_pool
-from tests.bench.report import Table, usage_row
+from tests.bench.report import Table, progress, usage_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +55,7 @@ async def _round(
     async with cluster.meter(agents).measured() as released:
         await delete_all(agents, pods)
     await clear_all(cluster.kube)
+    progress(f"burst: {name}")
     return [
         usage_row(f"{name}: bare creates", bare, PODS, None),
         usage_row(f"{name}: ADD", added, PODS, bare),

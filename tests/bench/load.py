@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from allocator.domain.addresses import parse_address
 from allocator.domain.endpoint import Assigned, Endpoint
@@ -22,34 +22,36 @@ if TYPE_CHECKING:
     from tests.bench.cluster import Cluster
     from tests.plane.agents import Agent
 
-# Requests of the bench's own client at a time: enough to keep an API server busy, few enough not to queue in here.
-PARALLEL: Final = 64
+T = TypeVar("T")
+
+# Jobs at a time: a few more than the client has calls on their way.
+PARALLEL: Final = 32
 # An informer shows a pod within milliseconds; a runtime asks for its address no sooner than this.
 SEEN_S: Final = 1.0
 
 
-async def run_all(jobs: Iterable[Callable[[], Awaitable[object]]], parallel: int) -> None:
-    """All jobs, so many at a time; the first failure ends it."""
-    places = asyncio.Semaphore(parallel)
+async def run_all(job: Callable[[T], Awaitable[object]], items: Iterable[T], parallel: int) -> None:
+    """The job for each item, so many at a time; the first failure ends it."""
+    left = iter(items)
 
-    async def one(job: Callable[[], Awaitable[object]]) -> None:
-        async with places:
-            await job()
+    async def work() -> None:
+        for item in left:
+            await job(item)
 
     async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(one(job))
+        for _ in range(parallel):
+            group.create_task(work())
 
 
 async def floor(cluster: Cluster, count: int) -> Usage:
     """Bare creates of what an agent writes for each pod: what the API server takes with nothing of ours in between."""
     bodies = [_endpoint(f"floor-{index}", str(parse_address("10.40.0.0") + index)) for index in range(count)]
 
-    def create(body: Object) -> Callable[[], Awaitable[object]]:
-        return lambda: cluster.kube.create(SPIDER_ENDPOINTS, body)
+    async def create(body: Object) -> None:
+        await cluster.kube.create(SPIDER_ENDPOINTS, body)
 
     async with cluster.meter().measured() as measured:
-        await run_all(map(create, bodies), PARALLEL)
+        await run_all(create, bodies, PARALLEL)
     await clear(cluster.kube, SPIDER_ENDPOINTS, NAMESPACE)
     return measured.result()
 
@@ -78,18 +80,24 @@ async def make_pool(kube: KubeClient, name: str, subnet: str, ips: Sequence[str]
     await kube.create(SPIDER_IP_POOLS, body)
 
 
+async def make_pools(kube: KubeClient, pools: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+    """Name, subnet and addresses of each."""
+
+    async def make(pool: tuple[str, str, Sequence[str]]) -> None:
+        await make_pool(kube, *pool)
+
+    await run_all(make, pools, PARALLEL)
+
+
 async def make_pods(kube: KubeClient, prefix: str, nodes: Sequence[str], annotations: Sequence[str]) -> list[Object]:
     """One pod for each annotation `ippool`, dealt out to the nodes; every informer has had the time to show them."""
 
-    def make(index: int) -> Callable[[], Awaitable[object]]:
-        async def job() -> None:
-            node = nodes[index % len(nodes)]
-            pods[index] = await make_pod(kube, NAMESPACE, f"{prefix}-{index}", node, annotations[index])
-
-        return job
+    async def make(index: int) -> None:
+        node = nodes[index % len(nodes)]
+        pods[index] = await make_pod(kube, NAMESPACE, f"{prefix}-{index}", node, annotations[index])
 
     pods: list[Object] = [{} for _ in annotations]
-    await run_all([make(index) for index in range(len(annotations))], PARALLEL)
+    await run_all(make, range(len(annotations)), PARALLEL)
     await asyncio.sleep(SEEN_S)
     return pods
 
@@ -105,7 +113,7 @@ async def add_all(agents: Sequence[Agent], pods: Sequence[Object]) -> list[str]:
             raise RuntimeError(f"an ADD failed: {answer.json}")
         given.extend(answer.addresses)
 
-    await run_all([_bound(add, pod) for pod in pods], len(pods))
+    await run_all(add, pods, len(pods))
     if len(set(given)) != len(given):
         twice = sorted({each for each in given if given.count(each) > 1})
         raise RuntimeError(f"given twice: {', '.join(twice)}")
@@ -121,14 +129,14 @@ async def delete_all(agents: Sequence[Agent], pods: Sequence[Object]) -> None:
         if answer.status != 200:
             raise RuntimeError(f"a DEL failed: {answer.json}")
 
-    await run_all([_bound(delete, pod) for pod in pods], len(pods))
+    await run_all(delete, pods, len(pods))
 
 
 async def end_pods(kube: KubeClient, pods: Sequence[Object], *, grace_period_s: int) -> None:
     async def end(pod: Object) -> None:
         await kube.delete(PODS, pod["metadata"]["name"], namespace=NAMESPACE, grace_period_s=grace_period_s)
 
-    await run_all([_bound(end, pod) for pod in pods], PARALLEL)
+    await run_all(end, pods, PARALLEL)
     await asyncio.sleep(SEEN_S)
 
 
@@ -144,7 +152,3 @@ async def clear_all(kube: KubeClient) -> None:
     await clear(kube, SPIDER_ENDPOINTS, NAMESPACE)
     await clear(kube, SPIDER_IP_ADDRESSES)
     await clear(kube, SPIDER_IP_POOLS)
-
-
-def _bound(job: Callable[[Object], Awaitable[None]], pod: Object) -> Callable[[], Awaitable[None]]:
-    return lambda: job(pod)

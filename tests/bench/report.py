@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,11 @@ def machine() -> Mapping[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def progress(what: str) -> None:
+    """For whoever waits: not part of the output."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
 
 
 def _cell(value: object) -> str:
