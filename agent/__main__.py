@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from agent import uplink
+from agent.api import Detection
 from agent.contact import Contact
 from agent.intents import REPLAY_DEADLINE_S, Intents
 from agent.order import Turns
@@ -66,6 +67,7 @@ class AgentConfig:
     max_per_pool: int | None
     networks: Networks
     hands_back: bool
+    detection: Detection
 
 
 def read_config(  # noqa: PLR0913 - the flags
@@ -95,6 +97,7 @@ def read_config(  # noqa: PLR0913 - the flags
         max_per_pool=None if limit == ORIGINALS_LIMIT else limit,
         networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
         hands_back=env_bool(HAND_BACK_SWITCH, True),
+        detection=Detection(conf.enable_ip_conflict_detection, conf.enable_gateway_detection),
     )
 
 
@@ -140,6 +143,7 @@ async def run(config: AgentConfig) -> None:
             turns=Turns(),
             recent=Recent(clock),
             hands_back=config.hands_back,
+            detection=config.detection,
         )
         intents = Intents(config.state_dir / "intents", partial(work.delete, within_s=REPLAY_DEADLINE_S), clock)
         async with asyncio.TaskGroup() as group:

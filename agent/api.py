@@ -6,6 +6,7 @@ document shows, and as the functions that make them; a test holds real answers a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from allocator.domain.dns import NO_DNS
@@ -33,6 +34,8 @@ class IpConfig(TypedDict):
     ipPool: NotRequired[str]
     gateway: NotRequired[str]
     vlan: NotRequired[int]
+    enableIPConflictDetection: NotRequired[bool]
+    enableGatewayDetection: NotRequired[bool]
 
 
 class Dns(TypedDict):
@@ -68,7 +71,23 @@ class WorkloadEndpointStatus(TypedDict):
     interfaces: list[WorkloadInterface]
 
 
-def add_response(assigned: Sequence[Assigned]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What the original's plugin is to find out on the wire before it uses an address."""
+
+    conflict: bool = False
+    gateway: bool = False
+
+    def flags(self, assigned: Assigned) -> dict[str, bool]:
+        """Of an address that a machine brings along from another pod the other pod would be found."""
+        flags = {
+            "enableIPConflictDetection": self.conflict and not assigned.shared,
+            "enableGatewayDetection": self.gateway,
+        }
+        return {key: value for key, value in flags.items() if value}
+
+
+def add_response(assigned: Sequence[Assigned], detection: Detection) -> dict[str, Any]:
     """IpamAddResponse: every address with its gateway, and the routes of pools and pod with the default routes."""
     ips: list[dict[str, Any]] = []
     routes: list[dict[str, str]] = []
@@ -80,6 +99,7 @@ def add_response(assigned: Sequence[Assigned]) -> dict[str, Any]:
                 "nic": each.interface,
                 "version": each.version,
                 **({} if each.gateway is None else {"gateway": str(each.gateway)}),
+                **detection.flags(each),
             }
         )
         routes += _routes(each)

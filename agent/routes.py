@@ -49,7 +49,8 @@ async def healthy(work: Work, _asked: None, _within_s: float) -> web.Response:
 
 async def add(work: Work, asked: bodies.IpamAddArgs, within_s: float) -> web.Response:
     _bind(asked)
-    return web.json_response(api.add_response(await work.add(asked.request(), within_s=within_s)))
+    assigned = await work.add(asked.request(), within_s=within_s)
+    return web.json_response(api.add_response(assigned, work.detection))
 
 
 async def delete(work: Work, asked: bodies.IpamDelArgs, within_s: float) -> web.Response:

@@ -15,6 +15,7 @@ from allocator.runtime.logs import get_logger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from agent.api import Detection
     from agent.order import Turns
     from agent.recent import Recent
     from agent.status import Status
@@ -43,6 +44,7 @@ class Work:
     turns: Turns
     recent: Recent
     hands_back: bool = True
+    detection: Detection
 
     async def add(self, request: AddRequest, *, within_s: float) -> tuple[Assigned, ...]:
         """The interface's addresses. A refusal is told to the pod as an event as well."""

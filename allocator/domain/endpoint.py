@@ -32,6 +32,8 @@ class Assigned:
     clean_gateway: bool | None
     # The pod's, the same for each of its interfaces.
     dns: PodDns = NO_DNS
+    # Whether another pod has it as well: the one that a virtual machine is leaving.
+    shared: bool = False
 
     @property
     def version(self) -> Version:
@@ -71,6 +73,7 @@ def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool |
         gateway=pool.gateway,
         routes=pool.routes,
         clean_gateway=clean_gateway,
+        shared=record.peer is not None,
     )
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 # Calls at a time, each on a connection of its own: a burst waits in line here rather than in the API server, whose
 # share for one client is bounded, and a TLS handshake costs both sides more than a call.
-CALLS_AT_ONCE = 16
+CALLS_AT_ONCE = 8
 # Longer than pods are apart on a busy node, shorter than what load balancers allow a silent connection.
 KEEP_ALIVE_S = 45.0
 # One deadline for the whole call (asyncio.timeout), not one for each step.

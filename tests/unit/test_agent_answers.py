@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.api import add_response, workload_endpoint
+from agent.api import Detection, add_response, workload_endpoint
 from allocator.domain.addresses import parse_address
 from allocator.domain.dns import PodDns
 from allocator.domain.endpoint import Assigned
@@ -33,10 +33,15 @@ SIX = replace(
     routes=(),
 )
 BARE = replace(FOUR, interface="net1", address=parse_address("10.30.0.10"), pool="bare", gateway=None, routes=())
+WITHOUT = Detection()
+
+
+def answered(*assigned: Assigned, detection: Detection = WITHOUT) -> dict[str, Any]:
+    return add_response(assigned, detection)
 
 
 def test_an_answer_has_the_addresses_and_routes_of_every_interface() -> None:
-    assert add_response((FOUR, SIX, BARE)) == {
+    assert answered(FOUR, SIX, BARE) == {
         "ips": [
             {"address": "10.20.0.10/16", "gateway": "10.20.0.1", "ipPool": "rack7-v4", "nic": "eth0", "version": 4},
             {"address": "fd00:20::10/64", "gateway": "fd00:20::1", "ipPool": "rack7-v6", "nic": "eth0", "version": 6},
@@ -52,7 +57,7 @@ def test_an_answer_has_the_addresses_and_routes_of_every_interface() -> None:
 
 
 def test_every_interface_with_a_gateway_has_a_default_route_of_its_own() -> None:
-    routes = add_response((FOUR, replace(FOUR, interface="net1", routes=())))["routes"]
+    routes = answered(FOUR, replace(FOUR, interface="net1", routes=()))["routes"]
     assert [route["ifName"] for route in routes if route["dst"] == "0.0.0.0/0"] == ["eth0", "net1"]
 
 
@@ -66,16 +71,16 @@ def test_every_interface_with_a_gateway_has_a_default_route_of_its_own() -> None
     ],
 )
 def test_the_default_route_is_left_out_where_it_is_not_wanted(changes: dict[str, Any], routes: list[str]) -> None:
-    answer = add_response((replace(FOUR, **changes),))
+    answer = answered(replace(FOUR, **changes))
     assert [route["dst"] for route in answer["routes"]] == routes
 
 
 def test_a_clean_gateway_is_still_named_as_the_gateway() -> None:
-    assert add_response((replace(FOUR, clean_gateway=True),))["ips"][0]["gateway"] == "10.20.0.1"
+    assert answered(replace(FOUR, clean_gateway=True))["ips"][0]["gateway"] == "10.20.0.1"
 
 
 def test_an_answer_names_the_servers_that_are_asked_for_and_nothing_empty() -> None:
-    assert add_response((replace(FOUR, dns=PodDns(nameservers=("10.20.0.53",), search=("a.b",))),))["dns"] == {
+    assert answered(replace(FOUR, dns=PodDns(nameservers=("10.20.0.53",), search=("a.b",))))["dns"] == {
         "nameservers": ["10.20.0.53"],
         "search": ["a.b"],
     }
@@ -101,3 +106,13 @@ def test_a_workload_endpoint_has_both_families_of_an_interface_together_and_rout
             {"interface": "net1", "ipv4": "10.30.0.10/16", "ipv4Pool": "bare", "routes": []},
         ],
     }
+
+
+def test_the_originals_plugin_is_told_what_to_look_for_on_the_wire() -> None:
+    both = Detection(conflict=True, gateway=True)
+    (told,) = answered(FOUR, detection=both)["ips"]
+    assert told["enableIPConflictDetection"] is told["enableGatewayDetection"] is True
+    (shared,) = answered(replace(FOUR, shared=True), detection=both)["ips"]
+    assert "enableIPConflictDetection" not in shared
+    (untold,) = answered(FOUR)["ips"]
+    assert untold.keys().isdisjoint({"enableIPConflictDetection", "enableGatewayDetection"})
