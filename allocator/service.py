@@ -97,10 +97,13 @@ class Allocator:
 
     async def held_by(self, pod: Pod) -> tuple[Assigned, ...]:
         """What the pod's interfaces hold by the ledger, as this node knows it."""
+        return _wishes(pod).granted(await self._recorded(pod), complete=False)
+
+    async def _recorded(self, pod: Pod) -> Sequence[Assigned]:
         pools = await self._world.pools.current()
         records = [record for record in self._world.ledger.own(pod.uid) if record.state is State.HELD]
         found = (assigned(record, pools, clean_gateway=None) for record in records)
-        return _wishes(pod).granted((each for each in found if each is not None), complete=False)
+        return [each for each in found if each is not None]
 
     async def _until_settled(self, decide: Callable[[], Awaitable[T]]) -> T:
         """Decide again after each conflict, until the caller's deadline cancels this."""
@@ -265,10 +268,10 @@ class Allocator:
         if missing := [record for record, each in zip(held, found, strict=True) if each is None]:
             address, pool = missing[0].address, missing[0].pool
             raise errors.Unavailable(
-                f"the pod holds {address} from SpiderIPPool {pool}, which is gone, and with it the prefix length and "
-                "the gateway: create the pool again, or name another pool for the workload and delete the pod"
+                f"the pod holds {address} from SpiderIPPool {pool}, which is gone or unreadable, and with it the "
+                "prefix length and the gateway: create or mend the pool, or name another one and delete the pod"
             )
-        earlier = [each for each in await self.held_by(pod) if each.interface not in clean]
+        earlier = [each for each in await self._recorded(pod) if each.interface not in clean]
         covered = [each for each in found if each is not None]
         return decided.wishes.granted((*covered, *earlier), complete=decided.covers_all)
 

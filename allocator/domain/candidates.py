@@ -201,6 +201,9 @@ def _rank(pool: Pool) -> tuple[bool, ...]:
 
 
 def _refusals(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:
+    if pool.problem:
+        yield Refusal(pool.name, "readable", pool.problem)
+        return
     yield from _refused_by_state(pool, subject.version)
     yield from _refused_by_place(pool, subject.pod, around)
     if pool.pod_affinity is not None and not pool.pod_affinity.matches(subject.pod.labels):

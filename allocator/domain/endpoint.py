@@ -61,9 +61,9 @@ class Endpoint:
 
 
 def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool | None) -> Assigned | None:
-    """What the record gives its holder, or None when its pool is gone and the prefix length is not known any more."""
+    """What the record gives its holder, or None when its pool is gone or unreadable, and the prefix length unknown."""
     pool = pools.get(record.pool)
-    if pool is None or record.holder is None:
+    if pool is None or pool.problem or record.holder is None:
         return None
     return Assigned(
         interface=record.holder.interface,

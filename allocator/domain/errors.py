@@ -40,6 +40,11 @@ class IpamError(Exception):
     # 500 whatever the reason: the original's plugin shows the text of few others.
     http_status: ClassVar[int] = 500
 
+    def name_pod(self, pod: str) -> None:
+        """Let the message begin with `namespace/name` of the pod, for readers who do not see it otherwise."""
+        if pod not in str(self):
+            self.args = (f"pod {pod}: {self}", *self.args[1:])
+
 
 class Invalid(IpamError):
     reason = "InvalidRequest"

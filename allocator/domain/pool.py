@@ -49,6 +49,8 @@ class Pool:
     multus_names: tuple[str, ...] = ()
     # Whether `status.allocatedIPs` holds the original's records, which nobody has imported into the ledger yet.
     unadopted: bool = False
+    # Why the stored text cannot be read; then the rest of this value says nothing, and nothing is taken from the pool.
+    problem: str = ""
 
     @property
     def total(self) -> IntervalSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain.addresses import (
@@ -74,6 +75,22 @@ def decode_pool(raw: Object) -> Pool:
         )
     except (AddressError, KeyError) as error:
         raise Malformed(f"SpiderIPPool {name}: {error}") from error
+
+
+def unreadable_pool(raw: Object, problem: str) -> Pool:
+    """A pool that cannot be read: it offers nothing and says why, but its edition counts as any other's."""
+    nowhere = IPv6Network("::/128") if (raw.get("spec") or {}).get("ipVersion") == 6 else IPv4Network("0.0.0.0/32")
+    version = version_of(nowhere)
+    nothing = IntervalSet(version)
+    return Pool(
+        name=raw["metadata"]["name"],
+        edition=decode_edition(raw),
+        version=version,
+        subnet=nowhere,
+        ips=nothing,
+        excludes=nothing,
+        problem=problem,
+    )
 
 
 def is_unadopted(raw: Object) -> bool:

@@ -15,6 +15,7 @@ from allocator.kube.codec import (
     decode_reservation,
     encode_endpoint,
     reserving_nothing,
+    unreadable_pool,
 )
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
 from allocator.kube.patience import patiently
@@ -96,8 +97,7 @@ class KubePools:
             raise
         # A new mapping: a plan that is being carried out goes on with the one it was made from.
         others = {key: pool for key, pool in self._pools.items() if key != name}
-        found = None if raw is None else _readable(raw)
-        self._pools = others if found is None else dict([*others.items(), found])
+        self._pools = others if raw is None else dict([*others.items(), _read(raw)])
 
     async def _read_all(self) -> None:
         async def attempt() -> list[Object]:
@@ -110,7 +110,7 @@ class KubePools:
         except BaseException:
             self._changed |= changed
             raise
-        self._pools = dict(filter(None, map(_readable, raws)))
+        self._pools = dict(map(_read, raws))
 
     def _on_change(self, change: Change) -> None:
         raw = change.new or change.old
@@ -122,12 +122,13 @@ class KubePools:
             self._changed.add(name)
 
 
-def _readable(raw: Object) -> tuple[str, Pool] | None:
+def _read(raw: Object) -> tuple[str, Pool]:
+    name = raw["metadata"]["name"]
     try:
-        return raw["metadata"]["name"], decode_pool(raw)
+        return name, decode_pool(raw)
     except Malformed as error:
-        _log.error("pool_left_out", why=str(error))
-        return None
+        _log.error("pool_unreadable", why=str(error))
+        return name, unreadable_pool(raw, str(error))
 
 
 class KubeReservations:

@@ -55,13 +55,14 @@ async def make_pod(kube: KubeClient, namespace: str, name: str, **annotations: o
     return await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 
 
-async def notes_about(kube: KubeClient, pod: Object) -> list[str]:
-    """What the events of the pod say, once there are any."""
+async def told_about(kube: KubeClient, pod: Object) -> list[str]:
+    """What the events of the pod say, once there are any, with the name that an answer says beside."""
     meta = pod["metadata"]
 
     async def found() -> list[str]:
         events = (await kube.list(EVENTS, namespace=meta["namespace"]))["items"]
-        return [event["note"] for event in events if event["regarding"].get("uid") == meta["uid"]]
+        notes = [event["note"] for event in events if event["regarding"].get("uid") == meta["uid"]]
+        return [f"pod {meta['namespace']}/{meta['name']}: {note}" for note in notes]
 
     return await until(found, within_s=10, what="an event")
 
@@ -203,7 +204,7 @@ async def test_every_filter_refuses_with_its_reason_in_the_error_and_in_the_pods
         refusal = await agent.add(pod)
         assert (refusal.status, refusal.headers["X-Spiderpool-Reason"]) == (500, "NoPoolAvailable"), refusal.json
         told[name] = refusal.json.partition(f" {name}: ")[2]
-        events[name] = (await notes_about(kube, pod)) == [refusal.json]
+        events[name] = (await told_about(kube, pod)) == [refusal.json]
     assert told == {name: why.format(namespace) for name, (_, why) in REFUSING.items()}
     assert all(events.values())
     assert (await kube.list(SPIDER_IP_ADDRESSES))["items"] == []
@@ -221,7 +222,7 @@ async def test_a_pod_that_all_pools_refuse_learns_each_reason_once_and_few_names
         "pool-00, pool-01, pool-02, pool-03, pool-04, pool-05, pool-06, pool-07, pool-08: "
         "the pool is disabled (spec.disable) and node n1 is not in spec.nodeName; and 2 more"
     )
-    assert await notes_about(kube, pod) == [refusal.json]
+    assert await told_about(kube, pod) == [refusal.json]
 
 
 async def test_pools_that_fit_the_pod_serve_it_the_closest_tie_first(
@@ -318,7 +319,7 @@ async def test_a_wrong_annotation_is_refused_by_name_and_leaves_nothing(
     refusal = await agent.add(pod)
     assert (refusal.status, refusal.headers["X-Spiderpool-Reason"]) == (500, "InvalidRequest")
     assert told in refusal.json
-    assert await notes_about(kube, pod) == [refusal.json]
+    assert await told_about(kube, pod) == [refusal.json]
     assert (await kube.list(SPIDER_IP_ADDRESSES))["items"] == []
 
 
@@ -343,3 +344,16 @@ async def test_name_servers_of_the_pod_come_in_the_answer(agent: Agent, kube: Ku
     pod = await make_pod(kube, namespace, "cart", ippool="a", dns=dns)
     assert (await agent.add(pod)).json["dns"] == dns
     assert (await agent.add(await make_pod(kube, namespace, "pay", ippool="a"))).json["dns"] == {}
+
+
+async def test_a_pool_that_cannot_be_read_is_told_as_that_and_the_next_one_serves(
+    agent: Agent, kube: KubeClient, namespace: str
+) -> None:
+    """CEL cannot order IPv6 addresses: a reversed range is stored while the webhook is away."""
+    await make_pool(kube, "reversed", "fd00::9-fd00::1", "fd00::/64")
+    alone = await agent.add(await make_pod(kube, namespace, "alone", ippool={"ipv6": ["reversed"]}))
+    assert 'reversed: SpiderIPPool reversed: "fd00::9-fd00::1" is reversed' in alone.json
+    assert alone.json.startswith(f"pod {namespace}/alone: no IPv6 pool")
+    await make_pool(kube, "right", "fd01::1-fd01::9", "fd01::/64")
+    served = await agent.add(await make_pod(kube, namespace, "served", ippool={"ipv6": ["reversed", "right"]}))
+    assert served.json["ips"][0]["ipPool"] == "right"
