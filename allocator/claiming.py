@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 # meets addresses that others hold.
 CLAIMS_AT_ONCE: Final = 4
 # One run that ends at its first address may be bad luck; a second one in a row means that the memory is out of date,
-# and a list costs less than guessing on.
+# and a list costs less than guessing on. In a small pool it costs no more than a single miss.
 LOST_RUNS_BEFORE_LIST: Final = 2
+SMALL: Final = 128
 # Claims that fail together in one pool share a list; the next is begun this much later at the earliest.
 LIST_SPACING_S: Final = 0.2
 # A pool that a list showed to be exhausted is not asked again for so long: pods that wait retry all the time.
@@ -59,6 +60,7 @@ class PoolClaims:
         self._run = 0
         self._lost_runs = 0
         self._usable = IntervalSet(pool.version)
+        self._is_small = True
         # Usable, and neither taken (as far as is known) nor in flight.
         self._vacancies = Vacancies(self._usable)
         self._taken: set[int] = set()
@@ -89,7 +91,7 @@ class PoolClaims:
             if (why := self.exhausted(pool.edition)) is not None:
                 raise errors.Exhausted(why, remembered=True)
             while True:
-                if self._lost_runs >= LOST_RUNS_BEFORE_LIST:
+                if self._is_lost():
                     await self._list_once()
                 if self._has_room(claim):
                     record = await self._walk(claim)
@@ -102,8 +104,11 @@ class PoolClaims:
     async def _list_once(self) -> None:
         """For all claims that wait here: whoever comes after the list has its result."""
         async with self._relisting:
-            if self._lost_runs >= LOST_RUNS_BEFORE_LIST:
+            if self._is_lost():
                 await self._listing.after_now()
+
+    def _is_lost(self) -> bool:
+        return self._lost_runs >= (1 if self._is_small else LOST_RUNS_BEFORE_LIST)
 
     def _has_room(self, claim: _Claim) -> bool:
         # Each time anew: another claim may have come with a newer or an older text of the pool.
@@ -154,6 +159,7 @@ class PoolClaims:
         """The pool's text or the reservations may have changed since the last claim."""
         if usable != self._usable:
             self._usable = usable
+            self._is_small = usable.size <= SMALL
             self._exhausted = None
             self._look_anew()
 

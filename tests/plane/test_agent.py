@@ -408,7 +408,8 @@ async def test_a_refusal_becomes_an_event_of_the_pod(agent: Agent, kube: KubeCli
         return list((await kube.list(EVENTS, namespace=namespace))["items"])
 
     events = await until(events_of, within_s=10, what="the event")
-    assert (events[0]["reason"], events[0]["note"]) == ("NoPoolAvailable", refusal.json)
+    assert events[0]["reason"] == "NoPoolAvailable"
+    assert refusal.json == f"pod {namespace}/cart: {events[0]['note']}"
     assert events[0]["regarding"]["uid"] == pod["metadata"]["uid"]
 
 
