@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from allocator.kube.errors import AlreadyExists
-from allocator.kube.resources import NODES, PODS
+from allocator.kube.resources import NODES, PODS, SPIDER_IP_POOLS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,3 +125,11 @@ async def make_pod(
         metadata["labels"] = owner["spec"]["selector"]["matchLabels"]
     spec = {"nodeName": node, "containers": [{"name": "main", "image": "none"}]}
     return await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+
+async def make_pool(kube: KubeClient, name: str, items: str, subnet: str = "10.20.0.0/16", **spec: Any) -> Object:
+    body = {"subnet": subnet, "ips": [items], "ipVersion": 6 if ":" in subnet else 4, **spec}
+    return await kube.create(
+        SPIDER_IP_POOLS,
+        {"apiVersion": SPIDER_IP_POOLS.api_version, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": body},
+    )

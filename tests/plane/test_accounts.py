@@ -22,9 +22,9 @@ from allocator.kube.resources import (
     Resource,
 )
 from devcluster.waiting import until
-from tests.plane.agents import make_node, make_pod, running_agent
+from tests.plane.agents import make_node, make_pod, make_pool, running_agent
 from tests.plane.controllers import running_controller
-from tests.plane.test_agent import ONE, kill_pod, make_pool, make_stateful_set, member, state_of
+from tests.plane.test_agent import ONE, kill_pod, make_stateful_set, member, state_of
 from tests.plane.webhooks import running_webhook
 
 if TYPE_CHECKING:

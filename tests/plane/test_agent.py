@@ -22,12 +22,11 @@ from allocator.kube.resources import (
     PODS,
     SPIDER_ENDPOINTS,
     SPIDER_IP_ADDRESSES,
-    SPIDER_IP_POOLS,
     SPIDER_RESERVED_IPS,
     STATEFUL_SETS,
 )
 from devcluster.waiting import until
-from tests.plane.agents import Agent, make_node, make_pod, running_agent
+from tests.plane.agents import Agent, make_node, make_pod, make_pool, running_agent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,13 +37,6 @@ if TYPE_CHECKING:
 
 API = "spiderpool.spidernet.io/v2beta1"
 ONE = '{"ipv4": ["a"]}'
-
-
-async def make_pool(kube: KubeClient, name: str, items: str, subnet: str = "10.20.0.0/16", **spec: Any) -> Object:
-    body = {"subnet": subnet, "ips": [items], "ipVersion": 6 if ":" in subnet else 4, **spec}
-    return await kube.create(
-        SPIDER_IP_POOLS, {"apiVersion": API, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": body}
-    )
 
 
 async def make_stateful_set(kube: KubeClient, namespace: str, replicas: int) -> Object:

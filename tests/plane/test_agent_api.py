@@ -14,9 +14,9 @@ import pytest
 
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
 from devcluster.waiting import until
-from tests.plane.agents import Agent, args, make_node, make_pod, running_agent
+from tests.plane.agents import Agent, args, make_node, make_pod, make_pool, running_agent
 from tests.plane.network import Network, network
-from tests.plane.test_agent import ONE, make_pool
+from tests.plane.test_agent import ONE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ from allocator.kube.resources import (
     SPIDER_RESERVED_IPS,
 )
 from devcluster.waiting import until
-from tests.plane.agents import Agent, make_node, running_agent
+from tests.plane.agents import Agent, make_node, make_pool, running_agent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
 API = "spiderpool.spidernet.io/v2beta1"
 PREFIX = "ipam.spidernet.io/"
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
-
-
-async def make_pool(kube: KubeClient, name: str, items: str, subnet: str = "10.20.0.0/16", **spec: Any) -> Object:
-    body = {"subnet": subnet, "ips": [items], "ipVersion": 6 if ":" in subnet else 4, **spec}
-    return await kube.create(
-        SPIDER_IP_POOLS, {"apiVersion": API, "kind": "SpiderIPPool", "metadata": {"name": name}, "spec": body}
-    )
 
 
 async def make_pod(kube: KubeClient, namespace: str, name: str, **annotations: object) -> Object:

@@ -9,9 +9,9 @@ import pytest
 
 from allocator.kube.resources import EVENTS, SPIDER_IP_ADDRESSES
 from devcluster.waiting import until
-from tests.plane.agents import Agent, args, make_node, make_pod, running_agent
+from tests.plane.agents import Agent, args, make_node, make_pod, make_pool, running_agent
 from tests.plane.network import Network, network
-from tests.plane.test_agent import ONE, make_pool
+from tests.plane.test_agent import ONE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

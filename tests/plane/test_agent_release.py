@@ -13,8 +13,8 @@ from allocator.kube.codec import decode_time
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES
 from devcluster.waiting import until
-from tests.plane.agents import Agent, Answer, args, make_node, make_pod, running_agent
-from tests.plane.test_agent import ONE, kill_pod, make_pool, make_stateful_set, member, state_of
+from tests.plane.agents import Agent, Answer, args, make_node, make_pod, make_pool, running_agent
+from tests.plane.test_agent import ONE, kill_pod, make_stateful_set, member, state_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

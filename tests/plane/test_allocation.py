@@ -17,9 +17,9 @@ from allocator.kube.resources import (
     SPIDER_IP_ADDRESSES,
     Resource,
 )
-from tests.plane.agents import Agent, make_node, running_agent
+from tests.plane.agents import Agent, make_node, make_pool, running_agent
 from tests.plane.support import widget
-from tests.plane.test_agent_choosing import make_pod, make_pool
+from tests.plane.test_agent_choosing import make_pod
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

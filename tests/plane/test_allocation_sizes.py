@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocator.kube.resources import PODS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
-from tests.plane.agents import Agent, make_node, running_agent
-from tests.plane.test_agent_choosing import API, make_pod, make_pool
+from tests.plane.agents import Agent, make_node, make_pool, running_agent
+from tests.plane.test_agent_choosing import API, make_pod
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,9 +10,9 @@ import pytest
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import MACHINE_INSTANCES, MACHINES, PODS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES
 from tests.plane import machines
-from tests.plane.agents import Agent, make_node, running_agent
+from tests.plane.agents import Agent, make_node, make_pool, running_agent
 from tests.plane.machines import MIGRATION, make_launcher, make_machine, remove, start
-from tests.plane.test_agent import kill_pod, make_pool, state_of
+from tests.plane.test_agent import kill_pod, state_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -9,9 +9,9 @@ import pytest
 
 from allocator.kube.errors import AlreadyExists, NotFound
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, STATEFUL_SETS
-from tests.plane.agents import Agent, make_node, make_pod, running_agent
+from tests.plane.agents import Agent, make_node, make_pod, make_pool, running_agent
 from tests.plane.controllers import make_record
-from tests.plane.test_agent import ONE, kill_pod, make_pool, make_stateful_set, state_of
+from tests.plane.test_agent import ONE, kill_pod, make_stateful_set, state_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
