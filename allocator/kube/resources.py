@@ -30,11 +30,10 @@ class Resource:
             raise ValueError(f"{self.kind} {name!r} needs a namespace")
         if subresource and not name:
             raise ValueError(f"subresource {subresource!r} of {self.kind} needs a name")
-        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
-        if namespace:
-            parts += ["namespaces", namespace]
-        parts += [self.plural, *([name] if name else []), *([subresource] if subresource else [])]
-        return "/" + "/".join(quote(part, safe="") for part in parts)
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.version}"
+        place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        parts = [self.plural, *(quote(part, safe="") for part in (name, subresource) if part)]
+        return f"{root}{place}/{'/'.join(parts)}"
 
 
 PODS = Resource("", "v1", "pods", "Pod", namespaced=True)
