@@ -26,6 +26,7 @@ _RESOURCES: Final = frozenset(
     {"spiderippools", "spiderreservedips", "spideripaddresses", "spiderendpoints"}
     | {"pods", "nodes", "namespaces", "statefulsets", "events"}
 )
+_WORTH_TELLING: Final = 0.02
 _CALLS: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _SENT: Final = re.compile(r"^apiserver_request_body_size_bytes_sum\{(.*)\} (\S+)$", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -46,9 +47,12 @@ class Usage:
     def calls_each(self, count: int) -> float:
         return sum(self.calls.values()) / count
 
-    def busiest(self) -> str:
-        part = max(self.cpu_s, key=lambda each: self.cpu_s[each])
-        return f"{part} {self.cpu_s[part] / self.wall_s:.1f} of {os.cpu_count()} cores"
+    def busy(self) -> str:
+        """Which part kept the machine busy, in shares of all its cores."""
+        whole = self.wall_s * (os.cpu_count() or 1)
+        shares = sorted(((seconds / whole, part) for part, seconds in self.cpu_s.items()), reverse=True)
+        parts = ", ".join(f"{part} {share:.0%}" for share, part in shares if share >= _WORTH_TELLING)
+        return f"the machine was {sum(self.cpu_s.values()) / whole:.0%} busy: {parts}"
 
 
 @dataclass(slots=True)
@@ -88,7 +92,9 @@ class Meter:
         text = await self.kube.raw("GET", "/metrics")
         calls: Counter[tuple[str, str]] = Counter()
         for labels, value in _labelled(_CALLS.findall(text)):
-            if labels["resource"] in _RESOURCES and labels["verb"] not in ("WATCH", "CONNECT"):
+            # What Kubernetes' own controllers ask is not ours; a watch is one long call.
+            is_ours = labels["resource"] in _RESOURCES and not labels.get("system_client")
+            if is_ours and labels["verb"] not in ("WATCH", "CONNECT"):
                 calls[labels["verb"], labels["resource"]] += int(value)
         sent = (value for labels, value in _labelled(_SENT.findall(text)) if labels["resource"] in _RESOURCES)
         return calls, int(sum(sent))

@@ -21,33 +21,34 @@ PODS: Final = 1000
 AGENTS: Final = 10
 # An API server that has just started is busy with itself, and its first requests of a kind are slow.
 WARM_UPS: Final = 2
+ROUNDS: Final = {
+    "exact": {"exact": ("10.41.0.0/16", "10.41.0.1-10.41.3.232")},
+    "room": {"room": ("10.42.0.0/16", "10.42.0.1-10.42.7.208")},
+    "dual": {"dual-4": ("10.43.0.0/16", "10.43.0.1-10.43.3.232"), "dual-6": ("fd43::/64", "fd43::1-fd43::3e8")},
+}
 
 
 async def run(cluster: Cluster) -> Table:
     for _ in range(WARM_UPS):
         await floor(cluster, PODS)
+    rows: list[Row] = []
+    says = ["exact: as many addresses as pods; room: twice as many; dual: IPv4 and IPv6"]
     async with cluster.agents(AGENTS) as agents:
-        rows = [
-            *await _round(cluster, agents, "exact", {"exact-4": ("10.41.0.0/16", "10.41.0.1-10.41.3.232")}),
-            *await _round(cluster, agents, "room", {"room-4": ("10.42.0.0/16", "10.42.0.1-10.42.7.208")}),
-            *await _round(
-                cluster,
-                agents,
-                "dual",
-                {"dual-4": ("10.43.0.0/16", "10.43.0.1-10.43.3.232"), "dual-6": ("fd43::/64", "fd43::1-fd43::3e8")},
-            ),
-        ]
+        for name, pools in ROUNDS.items():
+            for what, usage, bare in await _round(cluster, agents, name, pools):
+                rows.append(usage_row(what, usage, PODS, bare))
+                says.append(f"{what}: {PODS / usage.wall_s:.0f}/s, and {usage.busy()}")
     about = f"{PODS} pods at once, {AGENTS} agents; CPU milliseconds, calls and bytes are for one pod"
-    return Table("burst", about, rows, ("exact: as many addresses as pods; room: twice as many; dual: IPv4 and IPv6",))
+    return Table("burst", about, rows, says)
 
 
 async def _round(
     cluster: Cluster, agents: Sequence[Agent], name: str, pools: Mapping[str, tuple[str, str]]
-) -> list[Row]:
+) -> list[tuple[str, Usage, Usage | None]]:
+    """What was done, what it cost, and the floor that it is measured against."""
     for pool, (subnet, ips) in pools.items():
         await make_pool(cluster.kube, pool, subnet, [ips])
-    names = {"ipv4": [pool for pool in pools if pool.endswith("4")], "ipv6": [p for p in pools if p.endswith("6")]}
-    annotation = json.dumps({family: listed for family, listed in names.items() if listed})
+    annotation = json.dumps({f"ipv{6 if ':' in subnet else 4}": [pool] for pool, (subnet, _) in pools.items()})
     pods = await make_pods(cluster.kube, name, [agent.node for agent in agents], [annotation] * PODS)
     bare = await floor(cluster, PODS)
     added = await _measured_adds(cluster, agents, pods, len(pools))
@@ -57,9 +58,9 @@ async def _round(
     await clear_all(cluster.kube)
     progress(f"burst: {name}")
     return [
-        usage_row(f"{name}: bare creates", bare, PODS, None),
-        usage_row(f"{name}: ADD", added, PODS, bare),
-        usage_row(f"{name}: DEL", released.result(), PODS, bare),
+        (f"{name}: bare creates", bare, None),
+        (f"{name}: ADD", added, bare),
+        (f"{name}: DEL", released.result(), bare),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from allocator.kube.client import KubeClient
-from allocator.kube.resources import NAMESPACES
+from allocator.kube.resources import NAMESPACES, NODES, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
 from tests.bench.accounts import Meter, children
 from tests.plane.agents import make_node, running_agent
 from tests.plane.support import install_crd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 CRDS: Final = ROOT / "manifests" / "crds"
 NAMESPACE: Final = "spiderpool-bench"
+NODE_PREFIX: Final = "spiderpool-bench-"
 # Each needs a CPU for a second to start: more at once would run into the deadline of a start.
 STARTING_AT_ONCE: Final = 8
 
@@ -49,7 +50,7 @@ class Cluster:
         async with AsyncExitStack() as stack:
             agents: list[Agent] = []
             for first in range(0, count, STARTING_AT_ONCE):
-                names = [f"bench-{index}" for index in range(first, min(first + STARTING_AT_ONCE, count))]
+                names = [f"{NODE_PREFIX}{index}" for index in range(first, min(first + STARTING_AT_ONCE, count))]
                 agents += await self._started(stack, names)
             yield agents
 
@@ -79,11 +80,27 @@ async def running_cluster(kind: Kind, folder: Path) -> AsyncIterator[Cluster]:
         async with KubeClient.connect(kubeconfig=kubeconfig, user_agent="bench", timeout_s=60) as kube:
             for path in sorted(CRDS.glob("spider*.yaml")):
                 await install_crd(kube, yaml.safe_load(path.read_text()))
+            if (await kube.list(SPIDER_IP_POOLS, limit=1))["items"]:
+                raise RuntimeError("the cluster has SpiderIPPools: the bench would delete them, and their records")
             await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-            yield Cluster(kind, kube, kubeconfig, folder, _parts(kind, process.pid))
+            try:
+                yield Cluster(kind, kube, kubeconfig, folder, _parts(kind, process.pid))
+            finally:
+                if kind == "kubeconfig":
+                    await _tidy_up(kube)
     finally:
         process.terminate()
         await process.wait()
+
+
+async def _tidy_up(kube: KubeClient) -> None:
+    """A cluster that outlives the bench is left as it was, but for the definitions of our kinds."""
+    for resource in (SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS):
+        await kube.raw("DELETE", resource.path())
+    await kube.delete(NAMESPACES, NAMESPACE)
+    for node in (await kube.list(NODES))["items"]:
+        if node["metadata"]["name"].startswith(NODE_PREFIX):
+            await kube.delete(NODES, node["metadata"]["name"])
 
 
 def _parts(kind: Kind, pid: int) -> dict[str, list[int]]:

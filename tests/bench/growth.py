@@ -122,9 +122,9 @@ async def _take_off(cluster: Cluster, given: Sequence[str]) -> None:
     async def free(address: str) -> None:
         await cluster.kube.delete(SPIDER_IP_ADDRESSES, object_name(parse_address(address.partition("/")[0])))
 
-    await clear(cluster.kube, POD_KIND, NAMESPACE)
     await clear(cluster.kube, SPIDER_ENDPOINTS, NAMESPACE)
     await run_all(free, given, PARALLEL)
+    await clear(cluster.kube, POD_KIND, NAMESPACE)
 
 
 def _row(case: Case, first: Usage, others: Usage) -> Row:

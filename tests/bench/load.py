@@ -10,7 +10,7 @@ from allocator.domain.endpoint import Assigned, Endpoint
 from allocator.domain.request import Owner, Pod
 from allocator.kube.codec import encode_endpoint
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
-from tests.bench.cluster import NAMESPACE
+from tests.bench.cluster import NAMESPACE, NODE_PREFIX
 from tests.plane.agents import make_pod
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def floor(cluster: Cluster, count: int) -> Usage:
 
 def _endpoint(name: str, address: str) -> Object:
     uid = "00000000-0000-0000-0000-000000000000"
-    pod = Pod(namespace=NAMESPACE, name=name, uid=uid, node="bench-0")
+    pod = Pod(namespace=NAMESPACE, name=name, uid=uid, node=f"{NODE_PREFIX}0")
     assigned = Assigned(
         interface="eth0",
         address=parse_address(address),
@@ -147,8 +147,8 @@ async def clear(kube: KubeClient, resource: Resource, namespace: str | None = No
 
 
 async def clear_all(kube: KubeClient) -> None:
-    """Nothing of a table is left for the next one."""
-    await clear(kube, PODS, NAMESPACE)
+    """Nothing of a table is left for the next one. Endpoints go before their pods: a garbage collector has no work."""
     await clear(kube, SPIDER_ENDPOINTS, NAMESPACE)
     await clear(kube, SPIDER_IP_ADDRESSES)
+    await clear(kube, PODS, NAMESPACE)
     await clear(kube, SPIDER_IP_POOLS)

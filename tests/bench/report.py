@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`rows` have the same columns; `says` are sentences under the table."""
+    """`rows` have the same columns, those that begin with _ for machines only; `says` are sentences under the table."""
 
     name: str
     about: str
@@ -28,7 +28,7 @@ class Table:
     says: Sequence[str] = field(default_factory=tuple)
 
     def text(self) -> str:
-        columns = list(self.rows[0])
+        columns = [column for column in self.rows[0] if not column.startswith("_")]
         cells = [columns, *([_cell(row[column]) for column in columns] for row in self.rows)]
         widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
@@ -43,6 +43,7 @@ def usage_row(what: str, usage: Usage, count: int, floor: Usage | None) -> Row:
     row["x floor"] = usage.wall_s / floor.wall_s if floor else 1.0
     row |= {"calls": usage.calls_each(count), "bytes": usage.sent_bytes // count}
     row |= {f"{part} ms": usage.ms_each(part, count) for part in usage.cpu_s}
+    row["_calls"] = {" ".join(call): made for call, made in sorted(usage.calls.items()) if made}
     return row
 
 
