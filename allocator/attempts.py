@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from allocator.domain.addresses import Address, Version
 
 # Pods to remember; those of calls that were cut off come back within seconds, or never.
@@ -22,7 +24,7 @@ class Attempt:
 
 
 class Attempts:
-    """By pod UID, with one for each interface and family. They end when the pod's addresses are answered."""
+    """By pod UID, with one for each interface and family. They end when the interface's addresses are answered."""
 
     def __init__(self) -> None:
         self._open: dict[str, dict[tuple[str, Version], Attempt]] = {}
@@ -39,6 +41,8 @@ class Attempts:
         """Those that may stand in the ledger without ever having been answered."""
         return [attempt for attempt in self._open.get(pod_uid, {}).values() if attempt.address is not None]
 
-    def over(self, pod_uid: str) -> None:
-        """What the pod asked for is answered, or undone for certain."""
-        self._open.pop(pod_uid, None)
+    def over(self, pod_uid: str, interfaces: Collection[str]) -> None:
+        """What the pod asked for on these interfaces is answered. What another one was after may still be written."""
+        attempts = self._open.pop(pod_uid, {})
+        if left := {key: each for key, each in attempts.items() if each.interface not in interfaces and each.address}:
+            self._open[pod_uid] = left

@@ -182,7 +182,11 @@ class PoolClaims:
             claim = _Claim(pool, usable, holder, slot, attempt)
             record = await self._try(int(address), claim, cooled=found is not None)
             found = record or await self._ledger.read(address)
-        return found if found is not None and found.is_of(holder.pod_uid, holder.interface) else None
+        if found is None or not found.is_of(holder.pod_uid, holder.interface):
+            return None
+        # Also where it was the earlier write that made it: until it is confirmed, nobody may answer it.
+        attempt.address = address
+        return found
 
     async def _try(self, value: int, claim: _Claim, *, cooled: bool, even_early: bool = False) -> Record | None:
         """Claim this very address: create its object, or take over the one that cooled. None: others won."""

@@ -134,7 +134,7 @@ class Allocator:
                 await self._undo(claims)
                 await self._mend_endpoint(pod)
             raise
-        self._attempts.over(pod.uid)
+        self._attempts.over(pod.uid, decided.clean_gateway.keys())
         await self._drop(decided.drops)
         return tuple(each for each in held if each.interface in decided.clean_gateway)
 

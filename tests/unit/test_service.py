@@ -181,6 +181,64 @@ async def test_a_claim_whose_answer_was_lost_is_tried_under_the_same_address_aga
     assert tried == [str(given.address)]
 
 
+async def test_what_one_interface_was_after_is_not_forgotten_when_another_one_is_answered(world: MemoryWorld) -> None:
+    """The write for net1 may still be on its way; a new sandbox asks for eth0 first."""
+    pod = arrives(world, values.pod())
+    allocator = world.allocator()
+    await allocator.allocate(values.request(pod))
+    create = world.ledger.create
+    tried: list[str] = []
+
+    async def unreachable(record: Record) -> Record | None:
+        tried.append(str(record.address))
+        raise errors.Unavailable("no answer")
+
+    world.ledger.create = unreachable  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await allocator.allocate(values.request(pod, interface="net1"))
+    world.ledger.create = create  # type: ignore[method-assign]
+    await allocator.allocate(values.request(pod, container="c2"))
+    (given,) = await allocator.allocate(values.request(pod, container="c2", interface="net1"))
+    assert tried == [str(given.address)]
+
+
+async def test_a_write_that_lands_late_and_is_met_is_not_answered_before_it_is_confirmed(world: MemoryWorld) -> None:
+    """The next try meets the late write and is cut off itself; then the pool excludes the address."""
+    pod = arrives(world, values.pod())
+    allocator = world.allocator()
+    create, edition = world.ledger.create, world.pools.edition
+    late: list[Record] = []
+    hangs_up = True
+
+    async def unreachable(record: Record) -> Record | None:
+        late.append(record)
+        raise errors.Unavailable("no answer")
+
+    async def overtaken(record: Record) -> Record | None:
+        world.ledger.create = create  # type: ignore[method-assign]
+        await create(late[0])
+        return await create(record)
+
+    async def hang_up(name: str) -> Edition | None:
+        if hangs_up:
+            raise asyncio.CancelledError
+        return await edition(name)
+
+    world.ledger.create = unreachable  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await allocator.allocate(values.request(pod))
+    world.ledger.create = overtaken  # type: ignore[method-assign]
+    world.pools.edition = hang_up  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await allocator.allocate(values.request(pod))
+    hangs_up = False
+    excludes = IntervalSet.addresses(4, [late[0].address])
+    world.pools.put(replace(world.pools.live["a"], edition=Edition("uid-a", 2), excludes=excludes))
+    (given,) = await allocator.allocate(values.request(pod))
+    assert given.address != late[0].address
+    assert states(world) == {str(given.address): State.HELD}
+
+
 async def test_agents_that_race_for_the_last_addresses_all_get_one(world: MemoryWorld) -> None:
     """A pool of 40 for 40 pods on 4 nodes: everybody meets everybody, and the last ones only find each other's."""
     world.pools.put(values.pool("a", "10.20.0.1-10.20.0.40"))
