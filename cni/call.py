@@ -49,10 +49,10 @@ class Call:
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.command = os.environ.get("CNI_COMMAND", "")
-        self.container_id = os.environ.get("CNI_CONTAINERID", "")
-        self.netns = os.environ.get("CNI_NETNS", "")
-        self.if_name = os.environ.get("CNI_IFNAME", "")
+        self.command = variable("CNI_COMMAND")
+        self.container_id = variable("CNI_CONTAINERID")
+        self.netns = variable("CNI_NETNS")
+        self.if_name = variable("CNI_IFNAME")
         self.namespace = self.pod = self.pod_uid = ""
         self.cni_version = VERSIONS[-1]
         self.config: Json = {}
@@ -106,18 +106,20 @@ class Call:
             form = f"at most {CONTAINER_ID_LIMIT} letters, digits, '_', '.' and '-'"
             raise bad_variable("CNI_CONTAINERID", self.container_id, form)
         if not is_interface(self.if_name):
-            form = "1 to 15 bytes without '/', ':' and spaces, not '.' or '..'"
+            form = "1 to 15 bytes of UTF-8 without '/', ':' and spaces, not '.' or '..'"
             raise bad_variable("CNI_IFNAME", self.if_name, form)
         if self.command != "DEL" and not self.netns:
             raise bad_variable("CNI_NETNS", "", "the path of the pod's network namespace")
-        self._take_args(os.environ.get("CNI_ARGS", ""))
+        self._take_args(variable("CNI_ARGS"))
 
     def _take_args(self, text: str) -> None:
         pairs = [pair.split("=") for pair in text.split(";") if pair]
         args = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
         self.namespace, self.pod, self.pod_uid = (args.get(key, "") for key in POD_ARGS)
         if self.command == "DEL":
-            return  # container and interface are enough to find what to release
+            if not (is_pod_name(self.namespace) and is_pod_name(self.pod)):
+                self.namespace = self.pod = self.pod_uid = ""  # container and interface tell whose it is
+            return
         if len(text) > ARGS_LIMIT or any(len(pair) != 2 for pair in pairs):
             raise bad_variable("CNI_ARGS", text, f"KEY=VALUE;KEY=VALUE, at most {ARGS_LIMIT} characters")
         unknown = sorted(set(args) - {*POD_ARGS, *OTHER_ARGS})
@@ -126,6 +128,11 @@ class Call:
         for key in POD_ARGS[:2]:
             if not is_pod_name(args.get(key, "")):
                 raise bad_variable(f"{key} of CNI_ARGS", args.get(key, ""), "a name that Kubernetes allows")
+
+
+def variable(name: str) -> str:
+    """Empty when it is not there; bytes that are no UTF-8 come as the sign for that, which no JSON reader refuses."""
+    return os.environb.get(name.encode(), b"").decode(errors="replace")
 
 
 def read_stdin() -> bytes:
@@ -159,14 +166,15 @@ def has_form(value: Any, form: str) -> bool:
         digits = str(value).removeprefix("-")
         return type(value) in (int, str) and len(digits) < 7 and digits.isascii() and digits.isdecimal()
     if form == NAMES:
-        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return isinstance(value, list) and all(isinstance(name, str) and is_unicode(name) for name in value)
     if form == PATH:
-        return isinstance(value, str) and value.startswith("/") and not any(c == "\0" or is_surrogate(c) for c in value)
+        return isinstance(value, str) and value.startswith("/") and "\0" not in value and is_unicode(value)
     return isinstance(value, bool) if form == FLAG else isinstance(value, str) and value.lower() in LEVELS
 
 
-def is_surrogate(character: str) -> bool:
-    return "\ud800" <= character <= "\udfff"
+def is_unicode(text: str) -> bool:
+    """Not so with half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_id(text: object) -> bool:
@@ -175,8 +183,8 @@ def is_id(text: object) -> bool:
 
 
 def is_interface(name: str) -> bool:
-    odd = name in (".", "..") or any(character in "/:" or character.isspace() for character in name)
-    return 0 < len(os.fsencode(name)) < 16 and not odd
+    odd = name in (".", "..") or any(character in "/:\ufffd" or character.isspace() for character in name)
+    return is_unicode(name) and 0 < len(name.encode()) < 16 and not odd
 
 
 def is_pod_name(text: str) -> bool:

@@ -61,17 +61,17 @@ def check(call: Call) -> Json | None:
     if not isinstance(previous, dict):
         raise CniError(BAD_CONFIG, "CHECK needs prevResult, the result of ADD, in the network configuration")
     wanted = {parse_cidr(text): text for text in addresses_of(previous, call.if_name)}
-    held = held_by(call)
+    held = {parse_cidr(text): text for text in held_by(call)}
     if not held:
         raise CniError(FAILED, f"{call.if_name} of {call.namespace}/{call.pod} holds no address")
     for cidr, text in wanted.items():
-        if cidr not in map(parse_cidr, held):
+        if cidr not in held:
             problem = f"{call.if_name} of {call.namespace}/{call.pod} uses {text}, which it does not hold"
-            raise CniError(FAILED, problem, f"the agent lists for it: {', '.join(held)}")
+            raise CniError(FAILED, problem, f"the agent lists for it: {', '.join(held.values())}")
     from cni import interface  # noqa: PLC0415 - ctypes, which no other command needs
 
     configured = interface.addresses(call.netns, call.if_name)
-    for (_, packed, _), text in wanted.items():
+    for (_, packed, _), text in held.items():
         if packed not in configured:
             problem = f"{call.if_name} of {call.namespace}/{call.pod} should have {text}, which is not configured on it"
             raise CniError(FAILED, problem, f"see the interface in {call.netns}; a new sandbox gets its address anew")

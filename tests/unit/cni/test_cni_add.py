@@ -1,4 +1,4 @@
-"""ADD: one request, a checked answer, a result of the version asked for (F2, F4, F9, F10)."""
+"""ADD: one request, a checked answer, a result of the version asked for."""
 
 from __future__ import annotations
 

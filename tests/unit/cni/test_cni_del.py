@@ -1,4 +1,4 @@
-"""DEL: always a success for the runtime, never a lost release (F6, F7, F8, F9)."""
+"""DEL: always a success for the runtime, never a lost release."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ def test_a_release_needs_container_and_interface_only(
     sent = agent.requests[0].json()
     assert (sent["containerID"], sent["ifName"]) == ("4f0c", "eth0")
     assert set(sent) == set(RELEASE)
+
+
+@pytest.mark.parametrize(
+    "args", ["K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a/../b;K8S_POD_UID=9e0c", "K8S_POD_NAMESPACE=s\udcff;K8S_POD_NAME=x"]
+)
+def test_a_release_for_a_pod_that_cannot_be_leaves_it_to_the_sandbox_whose_it_is(
+    plugin: Plugin, agent: FakeAgent, args: str
+) -> None:
+    agent.answer = http(200)
+    assert plugin.run("DEL", CNI_ARGS=args, CNI_NETNS="/x\udcff").status == 0
+    nobody = {"podNamespace": "", "podName": "", "podUID": ""}
+    assert agent.requests[0].json() == RELEASE | nobody | {"netNamespace": "/x\N{REPLACEMENT CHARACTER}"}
 
 
 def test_wrong_settings_do_not_stop_a_release(plugin: Plugin, agent: FakeAgent) -> None:

@@ -1,4 +1,4 @@
-"""What the environment and stdin may say, and which CNI error code answers what they may not (F11, F12, F13)."""
+"""What the environment and stdin may say, and which CNI error code answers what they may not."""
 
 from __future__ import annotations
 
@@ -54,11 +54,13 @@ def test_version_answers_while_stdin_stays_open(plugin: Plugin) -> None:
         pytest.param("ADD", {"CNI_IFNAME": "eth 0"}, id="interface with space"),
         pytest.param("ADD", {"CNI_IFNAME": "eth0:1"}, id="interface alias"),
         pytest.param("ADD", {"CNI_IFNAME": "e" * 16}, id="interface too long"),
+        pytest.param("ADD", {"CNI_IFNAME": "eth\udcff"}, id="interface that is no UTF-8"),
         pytest.param("ADD", {"CNI_NETNS": None}, id="no netns"),
         pytest.param("CHECK", {"CNI_NETNS": ""}, id="empty netns"),
         pytest.param("ADD", {"CNI_ARGS": None}, id="no args, so no pod"),
         pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=shop"}, id="no pod name"),
         pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a&b"}, id="no name of a pod"),
+        pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=a\udcff"}, id="a name that is no UTF-8"),
         pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=a=b;K8S_POD_NAME=x"}, id="= in a value"),
         pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE;K8S_POD_NAME=x"}, id="pair without ="),
         pytest.param("ADD", {"CNI_ARGS": "K8S_POD_NAMESPACE=a;K8S_POD_NAME=x;COLOUR=red"}, id="unknown key"),
@@ -201,6 +203,7 @@ def test_a_wrong_network_is_code_7_and_the_member_is_named(plugin: Plugin, chang
         ("log_file_path", "spiderpool.log"),
         ("log_file_path", "/a\0b"),
         ("log_file_path", "/a\ud800"),
+        ("default_ipv4_ippool", ["a\ud800"]),
         ("ipam_unix_socket_path", "agent.sock"),
         ("state_dir", 7),
         ("default_ipv4_ippool", "v4"),

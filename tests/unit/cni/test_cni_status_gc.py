@@ -121,6 +121,7 @@ def test_the_list_under_its_other_name_counts_alone(plugin: Plugin, agent: FakeA
         pytest.param({"cni.dev/valid-attachments": [{"containerID": "a"}]}, id="no interface"),
         pytest.param({"cni.dev/valid-attachments": [{"containerID": "", "ifname": "eth0"}]}, id="empty container"),
         pytest.param({"cni.dev/valid-attachments": [{"containerID": "a", "ifName": "eth0"}]}, id="capital N"),
+        pytest.param({"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "\ud800"}]}, id="half a character"),
         pytest.param({"cni.dev/valid-attachments": [], "cni.dev/attachments": "all"}, id="the other is a string"),
     ],
 )
