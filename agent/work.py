@@ -136,5 +136,6 @@ def _tell_released(records: Iterable[Record]) -> None:
 
 
 def _key(request: AddRequest | DelRequest | Sandbox) -> str:
-    # By name when an old runtime gives no UID: then two pods of one name take turns, which harms nobody.
-    return request.pod_uid or f"{request.namespace}/{request.pod}"
+    # By name, since an old runtime gives no UID: two ADDs of one pod must not meet, whatever each says of it. That two
+    # pods of one name take turns harms nobody.
+    return f"{request.namespace}/{request.pod}" if request.pod else request.pod_uid

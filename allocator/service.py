@@ -47,7 +47,7 @@ RETRY_CAP_S: Final = 1.0
 
 
 class Allocator:
-    """The service behind the agent's API. One call per pod UID at a time: the agent sees to the order.
+    """The service behind the agent's API. One call per pod at a time: the agent sees to the order.
 
     `versions` are the families that the cluster has switched on; `max_per_pool` is the number of addresses of a pool
     that are handed out at most (None: all).

@@ -5,25 +5,61 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from agent import uplink
+from agent.api import Detection
 from agent.intents import Intents
 from agent.order import Turns
 from agent.recent import Recent
+from agent.work import Work
 from allocator.domain import errors
 from allocator.domain.attachments import Sandbox
 from tests.unit import values
 from tests.unit.fake_clock import FakeClock
+from tests.unit.memory import MemoryWorld
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.status import Status
+    from allocator.domain.endpoint import Assigned
     from allocator.domain.request import DelRequest
+    from allocator.kube.events import Recorder
 
 BODY = {"containerID": "c", "ifName": "eth0", "podNamespace": "shop", "podName": "cart", "podUID": "u1"}
+
+
+async def test_two_adds_of_one_pod_do_not_meet_when_only_one_of_them_knows_its_uid() -> None:
+    """The second would take what the first has claimed, and not yet answered, for what a dead call left behind."""
+    world = MemoryWorld()
+    world.pools.put(values.pool("a", "10.20.0.10-10.20.0.12"))
+    pod = values.pod(annotations={"ipam.spidernet.io/ippool": "a"})
+    world.view.put(pod)
+    work = Work(
+        allocator=world.allocator(),
+        world=world.ports(),
+        recorder=cast("Recorder", None),
+        status=cast("Status", None),
+        turns=Turns(),
+        recent=Recent(world.clock),
+        detection=Detection(),
+    )
+    knows, does_not = values.request(pod), replace(values.request(pod), pod_uid="")
+    answers: list[asyncio.Task[tuple[Assigned, ...]]] = []
+    async with asyncio.TaskGroup() as group:
+
+        def ask_again(_claimed: object) -> None:
+            world.ledger.after_write = lambda _record: None
+            answers.append(group.create_task(work.add(does_not, within_s=60)))
+
+        world.ledger.after_write = ask_again
+        answers.append(group.create_task(work.add(knows, within_s=60)))
+    given = {each.address for answer in answers for each in answer.result()}
+    assert len(answers) == 2
+    assert given == set(world.ledger.records)
 
 
 async def test_requests_of_one_pod_take_turns_in_the_order_of_arrival_and_others_do_not_wait() -> None:
