@@ -18,9 +18,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pyroute2
-from pyroute2.netlink.exceptions import NetlinkError
-
 from allocator.domain.candidates import Master
 
 if TYPE_CHECKING:
@@ -55,14 +52,23 @@ async def master_of(netns: str, interface: str, *, sysfs: Path = SYSFS) -> Maste
         problem = str(unknown)
     except OSError as error:
         problem = error.strerror or str(error)
-    except NetlinkError as error:
-        problem = os.strerror(error.code)
     finally:
         thread.shutdown(wait=False)
     return Master((), f"match_master_subnet cannot find what {interface} in {netns} stands on: {problem}")
 
 
 def _master_of(netns: str, interface: str, sysfs: Path) -> Master:
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - 10 MiB, for match_master_subnet only
+
+    try:
+        return _master_by_netlink(netns, interface, sysfs)
+    except NetlinkError as error:
+        raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def _master_by_netlink(netns: str, interface: str, sysfs: Path) -> Master:
+    import pyroute2  # noqa: PLC0415
+
     with _namespace(OWN_NAMESPACE) as own:
         # Not blocking, so that a path which is no namespace (a FIFO, say) does not hold the thread for ever.
         with _namespace(Path(netns)) as pod:
@@ -81,6 +87,8 @@ def _master_of(netns: str, interface: str, sysfs: Path) -> Master:
 
 def _link_below(interface: str, own: int) -> tuple[int, str]:
     """The master's index in the agent's namespace; or 0, and the place on its bus of an interface that is a device."""
+    import pyroute2  # noqa: PLC0415
+
     with pyroute2.IPRoute() as route:
         (link,) = route.link("get", ifname=interface)
         kind = link.get(("linkinfo", "kind"))

@@ -333,8 +333,24 @@ async def test_an_ipv6_cluster_has_brackets_in_its_address(authority: Authority,
 
 def test_a_service_account_without_a_token_is_named(tmp_path: Path) -> None:
     environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
-    with pytest.raises(NoAccess, match="token file does not exist"):
+    with pytest.raises(NoAccess, match=f"{tmp_path}: token is not there"):
         from_service_account(environ, tmp_path)
+
+
+@pytest.mark.parametrize("port", [{}, {"KUBERNETES_SERVICE_PORT": ""}])
+def test_a_pod_without_the_api_servers_port_says_which_variable(
+    authority: Authority, tmp_path: Path, port: dict[str, str]
+) -> None:
+    (tmp_path / "token").write_text("pod-token")
+    with pytest.raises(NoAccess, match="KUBERNETES_SERVICE_PORT"):
+        from_service_account({"KUBERNETES_SERVICE_HOST": "10.96.0.1", **port}, tmp_path)
+
+
+def test_a_service_accounts_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("pod-token")
+    (tmp_path / "ca.crt").write_text("no certificate")
+    with pytest.raises(NoAccess, match="certificates of the cluster cannot be used"):
+        from_service_account({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path)
 
 
 async def test_outside_a_cluster_the_usual_kubeconfig_is_found(tmp_path: Path) -> None:
