@@ -239,6 +239,28 @@ async def test_a_write_that_lands_late_and_is_met_is_not_answered_before_it_is_c
     assert states(world) == {str(given.address): State.HELD}
 
 
+async def test_a_claim_that_was_cut_off_is_not_undone_once_a_migrating_machines_other_pod_has_it(
+    world: MemoryWorld,
+) -> None:
+    source, target = values.launcher("source", "u1"), arrives(world, values.launcher("target", "u2"))
+    world.view.put(source)
+    allocator = world.allocator()
+
+    def cut_off(_record: Record) -> None:
+        world.ledger.after_write = lambda _record: None
+        raise asyncio.CancelledError
+
+    world.ledger.after_write = cut_off
+    with pytest.raises(asyncio.CancelledError):
+        await allocator.allocate(values.request(target))
+    ((address, claimed),) = world.ledger.records.items()
+    # The other one asked meanwhile, and a second try of this one was cut off right after it had asked in turn.
+    world.ledger.records[address] = shared = replace(claimed, peer=values.holder(source), resource_version="9")
+    (given,) = await allocator.allocate(values.request(target))
+    assert given.address == address
+    assert world.ledger.records == {address: shared}
+
+
 async def test_agents_that_race_for_the_last_addresses_all_get_one(world: MemoryWorld) -> None:
     """A pool of 40 for 40 pods on 4 nodes: everybody meets everybody, and the last ones only find each other's."""
     world.pools.put(values.pool("a", "10.20.0.1-10.20.0.40"))
