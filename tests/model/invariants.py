@@ -274,11 +274,11 @@ class Judge:
         if call.was_killed or edited:
             self.strays.add((written.address, written.after.uid))
 
-    def orphaned(self, call: Call) -> None:
-        """The agent died: what the call had claimed may be answered by the next agent without a confirmation."""
-        call.was_killed = True
-        for address, tick in call.claims:
-            self.unconfirmed.add((address, tick))
+    def orphaned(self, node: str) -> None:
+        """The agent died: what its calls had claimed and not answered, the next one may answer unconfirmed."""
+        for written in self.cluster.writes:
+            if written.call is not None and written.call.node == node:
+                self.unconfirmed.add((written.address, written.tick))
 
     def _tick_at(self, call: Call) -> int:
         at = call.began_at - REMEMBERED_S

@@ -283,11 +283,12 @@ class Machine(RuleBasedStateMachine):
 
     def _crash(self, node: str, *, lands: bool) -> None:
         for call in [call for call in self._running() if call.node == node]:
-            self.judge.orphaned(call)
+            call.was_killed = True
             self.stage.cancel(call, lands=lands, killed=True)
             # After an ADD without an answer a runtime makes a new sandbox.
             for sandbox in self.sandboxes:
                 sandbox.number += sandbox.pod.uid == call.uid
+        self.judge.orphaned(node)
         self.nodes[node] = self._started(node)
 
     @precondition(lambda self: self.stage.late)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from allocator.domain.request import Owner, Pod
+from allocator.kube.cluster import NodeView
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import (
     DEPLOYMENTS,
@@ -17,8 +20,8 @@ from allocator.kube.resources import (
     SPIDER_IP_ADDRESSES,
     Resource,
 )
+from allocator.runtime.clock import SystemClock
 from tests.plane.agents import Agent, make_node, make_pool, running_agent
-from tests.plane.support import widget
 from tests.plane.test_agent_choosing import make_pod
 
 if TYPE_CHECKING:
@@ -82,68 +85,45 @@ async def test_only_a_pod_that_waits_or_runs_gets_an_address(
 
 
 async def make_owner(kube: KubeClient, resource: Resource, namespace: str, name: str, owner: Object | None) -> Object:
-    """A controller of pods; none of its own pods is wanted where a real controller-manager runs."""
-    labels = {"app": name}
+    """A controller that makes no pods; its labels are those that its own controller looks for."""
+    labels = {"app": owner["metadata"]["name"] if owner is not None else name}
     template: dict[str, Any] = {
         "metadata": {"labels": labels},
-        "spec": {"containers": [{"name": "main", "image": "none"}]},
+        "spec": {"containers": [{"name": "m", "image": "none"}]},
     }
-    spec: dict[str, Any] = {"template": template}
-    if resource is CRON_JOBS:
-        spec = {"schedule": "@yearly", "jobTemplate": {"spec": spec}}
+    spec: dict[str, Any] = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
     if resource in (JOBS, CRON_JOBS):
         template["spec"]["restartPolicy"] = "Never"
-        spec |= {"suspend": True}
-    else:
-        spec |= {"replicas": 0, "selector": {"matchLabels": labels}}
-    meta: Object = {"name": name, "namespace": namespace}
+        spec = {"suspend": True, "template": template}
+    if resource is CRON_JOBS:
+        spec = {"suspend": True, "schedule": "@yearly", "jobTemplate": {"spec": spec}}
+    meta: Object = {"name": name, "namespace": namespace, "labels": labels}
     if owner is not None:
-        meta["ownerReferences"] = [reference_to(owner)]
+        kind = {key: owner[key] for key in ("apiVersion", "kind")}
+        meta["ownerReferences"] = [{**kind, "name": labels["app"], "uid": owner["metadata"]["uid"], "controller": True}]
     body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta, "spec": spec}
-    return {**await kube.create(resource, body), "apiVersion": resource.api_version, "kind": resource.kind}
+    return {**body, **await kube.create(resource, body)}
 
 
-def reference_to(owner: Object) -> Object:
-    meta = owner["metadata"]
-    kind = {key: owner[key] for key in ("apiVersion", "kind")}
-    return {**kind, "name": meta["name"], "uid": meta["uid"], "controller": True}
-
-
-async def test_the_endpoint_names_the_top_controller_of_the_pod(
-    plane: Plane, kube: KubeClient, namespace: str, widgets: Resource, tmp_path: Path
-) -> None:
-    await make_node(kube, "n1")
-    await make_pool(kube, "a", "10.20.0.10-10.20.0.19")
-    stranger = await kube.create(widgets, widget("clones", namespace))
-    cron = await make_owner(kube, CRON_JOBS, namespace, "nightly", None)
+async def test_the_top_controller_of_a_pod_is_who_made_the_one_that_made_it(kube: KubeClient, namespace: str) -> None:
     deployment = await make_owner(kube, DEPLOYMENTS, namespace, "web", None)
-    owners: dict[str, Object | None] = {
-        "bare": None,
-        "of-a-set": await make_owner(kube, REPLICA_SETS, namespace, "lonely", None),
-        "of-a-deployment": await make_owner(kube, REPLICA_SETS, namespace, "web-1", deployment),
-        "of-a-job": await make_owner(kube, JOBS, namespace, "once", None),
-        "of-a-cron-job": await make_owner(kube, JOBS, namespace, "nightly-1", cron),
-        "of-a-stranger": stranger,
+    cron = await make_owner(kube, CRON_JOBS, namespace, "nightly", None)
+    makers = {
+        "ReplicaSet/lonely": await make_owner(kube, REPLICA_SETS, namespace, "lonely", None),
+        "Deployment/web": await make_owner(kube, REPLICA_SETS, namespace, "web-1", deployment),
+        "Job/once": await make_owner(kube, JOBS, namespace, "once", None),
+        "CronJob/nightly": await make_owner(kube, JOBS, namespace, "nightly-1", cron),
+        "CloneSet/clones": {"apiVersion": "apps.kruise.io/v1", "kind": "CloneSet", "metadata": {"name": "clones"}},
+        "ReplicationController/old": {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "old"}},
     }
-    pods = {name: await make_pod(kube, namespace, name, ippool=ONE) for name in owners}
-    for name, owner in owners.items():
-        patch = {"metadata": {"ownerReferences": [reference_to(owner)] if owner is not None else None}}
-        await kube.patch(PODS, name, patch, namespace=namespace)
-    async with running_agent(plane.kubeconfig, "n1", tmp_path) as agent:
-        for pod in pods.values():
-            assert (await agent.add(pod)).status == 200
-    told = {}
-    for name in owners:
-        status = (await kube.get(SPIDER_ENDPOINTS, name, namespace=namespace))["status"]
-        told[name] = f"{status['ownerControllerType']}/{status['ownerControllerName']}"
-    assert told == {
-        "bare": "Pod/bare",
-        "of-a-set": "ReplicaSet/lonely",
-        "of-a-deployment": "Deployment/web",
-        "of-a-job": "Job/once",
-        "of-a-cron-job": "CronJob/nightly",
-        "of-a-stranger": "Widget/clones",
-    }
+    view = NodeView(kube, "n1", clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+    for expected, raw in makers.items():
+        meta = raw["metadata"]
+        maker = Owner(raw["apiVersion"], raw["kind"], meta["name"], meta.get("uid", "unknown"))
+        top = await view.owner(Pod(namespace=namespace, name="cart", uid="u1", node="n1", controller=maker))
+        assert f"{top.kind}/{top.name}" == expected
+    alone = await view.owner(Pod(namespace=namespace, name="cart", uid="u1", node="n1"))
+    assert (alone.kind, alone.name) == ("Pod", "cart")
 
 
 async def test_one_add_takes_addresses_for_all_listed_interfaces_and_the_later_ones_find_theirs(
