@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+# On a busy machine too, when the plugin kept a deadline of its own; its alarm would come after 65 s.
+SOON_S = 20.0
 POD_ARGS = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-7d9;K8S_POD_UID=9e0c6a52"
 ADDED: dict[str, Any] = {
     "ips": [
@@ -220,7 +222,9 @@ class Plugin:
 
 @contextlib.contextmanager
 def pod_network(folder: Path) -> Iterator[Path]:
-    """A network namespace whose eth0 has 10.20.0.10/16 and fd00::a/64, and other0 has 192.0.2.9/24."""
+    """A network namespace whose eth0 has 10.20.0.10/16, fd00::a/64 and, across from a peer, 10.30.0.1/32; other0 has
+    192.0.2.9/24.
+    """
     if os.geteuid() != 0:
         pytest.skip("needs root to make and enter a network namespace")
     try:
@@ -233,6 +237,8 @@ def pod_network(folder: Path) -> Iterator[Path]:
             route.link("add", ifname="eth0", kind="veth", peer={"ifname": "other0"})
             for name, address in (("eth0", "10.20.0.10/16"), ("eth0", "fd00::a/64"), ("other0", "192.0.2.9/24")):
                 route.addr("add", index=route.link_lookup(ifname=name)[0], address=address)
+            eth0 = route.link_lookup(ifname="eth0")[0]
+            route.addr("add", index=eth0, local="10.30.0.1", address="10.30.0.2", prefixlen=32)
 
     namespaces.run_inside(namespace, fill)
     try:

@@ -46,6 +46,16 @@ def test_check_succeeds_while_record_and_interface_have_the_addresses(
 
 
 @pytest.mark.root
+def test_the_address_of_a_point_to_point_link_is_its_own_and_not_the_peers(
+    plugin: Plugin, agent: FakeAgent, netns: Path
+) -> None:
+    for address, status in (("10.30.0.1/32", 0), ("10.30.0.2/32", 1)):
+        agent.answer = http(200, ENDPOINT | {"interfaces": [{"interface": "eth0", "ipv4": address}]})
+        previous = {"prevResult": {"ips": [{"address": address}]}}
+        assert plugin.run("CHECK", plugin.config() | previous, CNI_NETNS=str(netns)).status == status
+
+
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("address", "family"), [("10.20.0.11/16", "ipv4"), ("fd00::b/64", "ipv6"), ("192.0.2.9/24", "ipv4")]
 )

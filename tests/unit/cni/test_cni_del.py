@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.unit.cni.harness import http
+from tests.unit.cni.harness import SOON_S, http
 
 if TYPE_CHECKING:
     from tests.unit.cni.harness import FakeAgent, Plugin
@@ -118,10 +118,10 @@ def test_five_releases_in_a_row_succeed(plugin: Plugin, agent: FakeAgent) -> Non
     assert [plugin.run("DEL").status for _ in range(5)] == [0] * 5
 
 
-def test_without_agent_the_release_is_kept_within_a_second(plugin: Plugin) -> None:
+def test_without_agent_the_release_is_kept_soon(plugin: Plugin) -> None:
     outcome = plugin.run("DEL")
     assert (outcome.status, outcome.stdout) == (0, b"")
-    assert outcome.seconds < 1
+    assert outcome.seconds < SOON_S
     folder = plugin.home / "state" / "intents"
     (intent,) = folder.iterdir()
     assert intent.name == "4f0c@eth0.json"
@@ -139,15 +139,14 @@ def test_a_repeated_release_is_kept_once_and_another_interface_apart(plugin: Plu
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to see the order of the system calls")
 def test_the_kept_release_is_on_disk_before_its_name_is(plugin: Plugin) -> None:
     """fsync of the file, rename, fsync of the folder: what a power cut needs, in this order."""
-    trace = subprocess.run(
-        ["strace", "-f", "-e", "trace=fsync,rename", plugin.executable],
-        input=json.dumps(plugin.config()).encode(),
-        env=plugin.environment("DEL", PATH=os.environ["PATH"]),
-        capture_output=True,
-        check=False,
-    )
-    calls = [line.split("(")[0].split()[-1] for line in trace.stderr.decode().splitlines() if "(" in line]
-    assert calls[:4] == ["fsync", "rename", "fsync", "fsync"]
+    telling = """
+import os
+def told(name, call):
+    return lambda *arguments: os.write(2, name + b"\\n") and call(*arguments)
+os.fsync, os.rename = told(b"fsync", os.fsync), told(b"rename", os.rename)
+"""
+    outcome = plugin.altered(telling).run("DEL")
+    assert (outcome.status, outcome.stderr.split()) == (0, ["fsync", "rename", "fsync", "fsync"])
 
 
 @pytest.mark.parametrize(
@@ -166,19 +165,23 @@ def test_a_release_that_the_agent_does_not_do_is_kept(plugin: Plugin, agent: Fak
     assert (outcome.status, outcome.stdout, plugin.intents()) == (0, b"", [RELEASE])
 
 
-def test_an_agent_that_hangs_costs_two_seconds_and_the_release_is_kept(plugin: Plugin, agent: FakeAgent) -> None:
+def test_an_agent_that_hangs_does_not_hold_up_the_runtime_and_the_release_is_kept(
+    plugin: Plugin, agent: FakeAgent
+) -> None:
     agent.answer = None
     outcome = plugin.run("DEL")
     assert (outcome.status, plugin.intents()) == (0, [RELEASE])
-    assert outcome.seconds < 2
+    assert outcome.seconds < SOON_S
     assert float(agent.requests[0].headers["X-Spiderpool-Deadline-Seconds"]) < 2
 
 
-def test_a_signal_while_the_agent_works_keeps_the_release(plugin: Plugin, agent: FakeAgent) -> None:
+def test_signals_while_the_agent_works_keep_the_release(plugin: Plugin, agent: FakeAgent) -> None:
+    """Many, so that some come while the release is written."""
     agent.answer = None
     process = plugin.start("DEL")
     assert agent.got_request.wait(10)
-    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=10)[0] == b""
     assert (process.returncode, plugin.intents()) == (0, [RELEASE])
 

@@ -120,7 +120,6 @@ def test_these_args_are_taken(plugin: Plugin, agent: FakeAgent, args: str) -> No
 def test_stdin_that_is_no_configuration_is_code_6(plugin: Plugin, stdin: bytes) -> None:
     outcome = plugin.run("ADD", stdin)
     assert outcome.code == 6
-    assert outcome.seconds < 1
 
 
 def test_10_mb_on_stdin_fit_into_64_mib_of_address_space(plugin: Plugin) -> None:

@@ -230,6 +230,23 @@ def test_an_installation_that_finds_no_room_leaves_the_old_plugin_and_nothing_of
     assert "No space left on device" in done.stderr
 
 
+def test_the_tree_is_on_disk_before_the_entry_names_it_and_then_the_entry_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: dict[Path, bool] = {}
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed[Path(f"/proc/self/fd/{descriptor}").readlink()] = (tmp_path / "spiderpool").exists()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    install.install(tmp_path)
+    (folder,) = trees(tmp_path)
+    before = dict.fromkeys([folder, folder / "spiderpool", *folder.rglob("*")], False)
+    assert flushed == before | {tmp_path: True}
+
+
 def test_a_tree_that_does_not_run_is_not_put_in_place(
     installed: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
