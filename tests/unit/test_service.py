@@ -239,6 +239,25 @@ async def test_a_write_that_lands_late_and_is_met_is_not_answered_before_it_is_c
     assert states(world) == {str(given.address): State.HELD}
 
 
+async def test_an_address_that_a_lost_write_was_after_is_left_to_the_pod_that_has_it_by_now(world: MemoryWorld) -> None:
+    pod = arrives(world, values.pod())
+    allocator = world.allocator()
+    create = world.ledger.create
+
+    async def overtaken(record: Record) -> Record | None:
+        world.ledger.create = create  # type: ignore[method-assign]
+        await create(replace(record, holder=values.holder(values.pod("other", "other", node="n2"))))
+        raise errors.Unavailable("no answer")
+
+    world.ledger.create = overtaken  # type: ignore[method-assign]
+    with pytest.raises(errors.Unavailable):
+        await allocator.allocate(values.request(pod))
+    before = dict(world.ledger.records)
+    (given,) = await allocator.allocate(values.request(pod))
+    assert given.address not in before
+    assert before.items() <= world.ledger.records.items()
+
+
 async def test_a_claim_that_was_cut_off_is_not_undone_once_a_migrating_machines_other_pod_has_it(
     world: MemoryWorld,
 ) -> None:
@@ -511,6 +530,20 @@ async def test_a_member_comes_back_to_its_address_while_its_slot_is_wanted(world
     (again,) = await allocator.allocate(values.request(arrives(world, values.stateful_pod(uid="new"))))
     assert again.address == first.address
     assert world.endpoints.written[pod.namespace, pod.name].pod.uid == "new"
+
+
+async def test_a_member_keeps_the_address_that_it_got_before_static_addresses_were_switched_on(
+    world: MemoryWorld,
+) -> None:
+    pod = arrives(world, values.stateful_pod())
+    allocator = world.allocator()
+    world.view.put(replace(pod, keeps_slot=False))
+    (before,) = await allocator.allocate(values.request(pod))
+    world.view.put(pod)
+    world.endpoints.written.clear()
+    (after,) = await allocator.allocate(values.request(pod, container="c2"))
+    assert after.address == before.address
+    assert len(world.ledger.records) == 1
 
 
 async def test_a_failed_dual_stack_add_gives_back_the_half_it_had(world: MemoryWorld) -> None:
