@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocator.domain import errors
+from allocator.domain.addresses import IntervalSet, parse_address
+from allocator.domain.candidates import Master
 from allocator.domain.record import State
 from tests.unit import values
 from tests.unit.memory import MemoryWorld
@@ -17,6 +19,7 @@ from tests.unit.memory import MemoryWorld
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from allocator.domain.addresses import Address
     from allocator.domain.endpoint import Assigned
     from allocator.domain.pool import Edition
     from allocator.domain.record import Record
@@ -146,6 +149,38 @@ async def test_a_cut_off_add_leaves_no_interface_behind_when_the_pod_tries_again
     arrives(world, [{"interface": "net1", "ipv4": ["b"]}])
     await allocator.allocate(values.request(pod, interface="net1"))
     assert held(world, pod) == {("net1", "b")}
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_whichever_interfaces_pool_is_edited_before_the_confirmation_its_claim_is_not_answered(
+    world: MemoryWorld, name: str
+) -> None:
+    pod = arrives(world, TWO)
+    edition = world.pools.edition
+    taken: list[Address] = []
+
+    async def edited_first(asked: str) -> Edition | None:
+        if not taken:
+            taken.extend(address for address, record in world.ledger.records.items() if record.pool == name)
+            pool = world.pools.live[name]
+            excludes = IntervalSet.addresses(4, taken)
+            world.pools.live[name] = replace(pool, edition=replace(pool.edition, generation=2), excludes=excludes)
+        return await edition(asked)
+
+    world.pools.edition = edited_first  # type: ignore[method-assign]
+    answer = await world.allocator().allocate(values.request(pod))
+    assert given(answer) == [("eth0", "a"), ("net1", "b")]
+    assert {each.address for each in answer} == set(world.ledger.records)
+    assert not {each.address for each in answer} & {*taken}
+
+
+async def test_where_pools_must_fit_the_master_each_interface_asks_for_itself(world: MemoryWorld) -> None:
+    pod = arrives(world, TWO)
+    interface = replace(values.request(pod).interface, netns="/run/netns/1")
+    world.uplinks.masters[interface.netns, "eth0"] = Master((parse_address("10.20.0.1"),))
+    request = replace(values.request(pod), interface=interface, match_master_subnet=True)
+    assert given(await world.allocator().allocate(request)) == [("eth0", "a")]
+    assert held(world, pod) == {("eth0", "a")}
 
 
 async def test_both_families_are_claimed_at_once(world: MemoryWorld) -> None:
