@@ -151,21 +151,21 @@ async def test_a_cut_off_add_leaves_no_interface_behind_when_the_pod_tries_again
     assert held(world, pod) == {("net1", "b")}
 
 
-@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("edited", ["a", "b"])
 async def test_whichever_interfaces_pool_is_edited_before_the_confirmation_its_claim_is_not_answered(
-    world: MemoryWorld, name: str
+    world: MemoryWorld, edited: str
 ) -> None:
     pod = arrives(world, TWO)
     edition = world.pools.edition
     taken: list[Address] = []
 
-    async def edited_first(asked: str) -> Edition | None:
+    async def edited_first(name: str) -> Edition | None:
         if not taken:
-            taken.extend(address for address, record in world.ledger.records.items() if record.pool == name)
-            pool = world.pools.live[name]
+            taken.extend(address for address, record in world.ledger.records.items() if record.pool == edited)
+            pool = world.pools.live[edited]
             excludes = IntervalSet.addresses(4, taken)
-            world.pools.live[name] = replace(pool, edition=replace(pool.edition, generation=2), excludes=excludes)
-        return await edition(asked)
+            world.pools.live[edited] = replace(pool, edition=replace(pool.edition, generation=2), excludes=excludes)
+        return await edition(name)
 
     world.pools.edition = edited_first  # type: ignore[method-assign]
     answer = await world.allocator().allocate(values.request(pod))
