@@ -149,6 +149,13 @@ async def test_a_refusal_of_an_operation_is_a_bare_string_and_a_newline_and_a_wr
     assert (malformed.status, malformed.json["code"]) == (400, 400)
 
 
+@pytest.mark.parametrize("text", ["-1", "nan", "soon", ""])
+async def test_a_deadline_that_makes_no_sense_is_none(agent: Agent, text: str) -> None:
+    gone = {**NOBODY, "podNamespace": "shop", "podName": "gone"}  # which the API server is asked for
+    answer = await agent.call("DELETE", "/v1/ipam/ip", gone, headers={"X-Spiderpool-Deadline-Seconds": text})
+    assert answer.status == 200
+
+
 async def test_the_originals_plugin_adds_reads_and_deletes(agent: Agent, kube: KubeClient, namespace: str) -> None:
     await make_pool(kube, "rack7-v4", "10.20.0.10", gateway="10.20.0.1")
     pod = await make_pod(kube, namespace, "cart-7d9", "n1")
