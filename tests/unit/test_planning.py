@@ -197,6 +197,22 @@ def test_the_successor_in_a_slot_takes_over_what_its_predecessor_left(state: Sta
     assert decided.wants == ()
 
 
+@pytest.mark.parametrize("state", [State.COOLING, State.QUARANTINED, State.CONFLICT])
+def test_the_successor_in_a_slot_leaves_alone_what_its_slot_has_no_more(state: State) -> None:
+    left = values.record("10.20.0.10", values.stateful_pod(uid="u0"), state)
+    decided = planned(asks(values.stateful_pod(uid="u1"), '{"ipv4": ["a"]}'), A, records=(left,))
+    assert (decided.moves, decided.drops, wanted(decided)) == ((), (), [(4, ["a"])])
+
+
+def test_of_two_addresses_that_a_slot_has_the_successor_gives_one_back() -> None:
+    before = values.stateful_pod(uid="u0")
+    first = values.record("10.20.0.11", before)
+    second = values.record("10.20.0.10", before, State.RETAINED, since=values.NOON + timedelta(seconds=1))
+    decided = planned(asks(values.stateful_pod(uid="u1"), '{"ipv4": ["a"]}'), A, records=(second, first))
+    assert [move.before for move in decided.moves] == [first]
+    assert [(move.before, move.after.state) for move in decided.drops] == [(second, State.COOLING)]
+
+
 def test_a_full_or_disabled_pool_does_not_keep_a_slot_from_its_own_address() -> None:
     left = values.record("10.20.0.10", values.stateful_pod(uid="u0"), State.RETAINED)
     pod = asks(values.stateful_pod(uid="u1"), '{"ipv4": ["a"]}')
