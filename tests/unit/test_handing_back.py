@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -41,6 +42,7 @@ async def test_both_families_of_the_interface_are_freed_and_then_taken_off_the_e
     world.ledger.after_write = look
     freed = await world.allocator().hand_back(SANDBOX, "net1")
     assert sorted(record.pool for record in freed) == ["four", "six"]
+    assert {record.until for record in freed} == {world.clock.now() + timedelta(minutes=10)}
     assert held(world) == ["eth0", "eth0"]
     assert shown == [{"eth0", "net1"}] * 2
     assert {each.interface for each in world.endpoints.written["shop", "cart-1"].assigned} == {"eth0"}
