@@ -125,8 +125,9 @@ def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen
     ]
     kept, doubles = _one_of_each_family(mine)
     heirs, outdated = _heirs(waiting, names, kept)
-    # Another interface's record follows the new sandbox when that interface asks.
-    rebinds = [record for record in kept.values() if record.holder != holder and interface == request.interface.name]
+    # Another interface's records follow the new sandbox when that one asks: until then it runs with what it has.
+    asks = interface == request.interface.name
+    rebinds = [record for record in kept.values() if asks and record.holder != holder]
     moves = [Move(record, rebound(record, holder)) for record in rebinds]
     moves += [Move(record, _inherited(record, holder, seen)) for record in heirs.values()]
     return Plan(
@@ -134,7 +135,9 @@ def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen
         moves=tuple(moves),
         wants=_wants(names, holder, seen, have={*kept, *heirs}),
         drops=tuple(
-            Move(record, released(record, seen.now)) for record in (*doubles, *outdated) if not _others_in(record, seen)
+            Move(record, released(record, seen.now))
+            for record in (*(doubles if asks else ()), *outdated)
+            if not _others_in(record, seen)
         ),
         clean_gateway={interface: names.clean_gateway if names else request.clean_gateway},
     )

@@ -180,6 +180,15 @@ def test_of_two_addresses_of_a_family_the_younger_is_given_back() -> None:
     assert [(move.before, move.after.state) for move in decided.drops] == [(second, State.COOLING)]
 
 
+def test_of_two_addresses_of_another_interface_neither_is_given_back_while_it_runs_with_one_of_them() -> None:
+    ippools = '[{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": ["a"]}]'
+    pod = replace(values.pod(), annotations={"ipam.spidernet.io/ippools": ippools})
+    records = (values.record("10.20.0.11", pod), values.record("10.20.0.10", pod))
+    decided = planned(pod, A, records=records, request=values.request(pod, interface="net1"))
+    assert (decided.moves, decided.drops) == ((), ())
+    assert [want.holder.interface for want in decided.wants] == ["net1"]
+
+
 def test_another_interface_of_the_same_pod_gets_an_address_of_its_own() -> None:
     pod = asks(values.pod(), '{"ipv4": ["a"]}')
     held = values.record("10.20.0.10", pod)
