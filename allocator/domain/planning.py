@@ -205,10 +205,13 @@ def _in_use(record: Record, other: Holder, pod: Pod) -> str:
 
 
 def _one_of_each_family(records: list[Record]) -> tuple[dict[Version, Record], list[Record]]:
-    """The oldest record of each family, and the others: what a lost answer once claimed too many is given back."""
+    """The youngest record of each family, and the others, which are given back.
+
+    Two of a family come from a claim that landed after its caller had given up: a later one was answered.
+    """
     kept: dict[Version, Record] = {}
     doubles: list[Record] = []
-    for record in sorted(records, key=lambda record: (record.since, int(record.address))):
+    for record in sorted(records, key=lambda record: (record.since, int(record.address)), reverse=True):
         if version_of(record.address) in kept:
             doubles.append(record)
         else:

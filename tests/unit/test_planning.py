@@ -171,13 +171,13 @@ def test_the_second_family_is_claimed_when_an_earlier_try_got_only_the_first() -
     assert wanted(planned(pod, A, SIX, records=(values.record("10.20.0.10", pod),))) == [(6, ["six"])]
 
 
-def test_of_two_addresses_of_a_family_the_younger_is_given_back() -> None:
+def test_of_two_addresses_of_a_family_the_older_is_given_back_for_the_younger_was_answered() -> None:
     pod = asks(values.pod(), '{"ipv4": ["a"]}')
     first = values.record("10.20.0.11", pod)
     second = values.record("10.20.0.10", pod, since=values.NOON + timedelta(seconds=1))
     decided = planned(pod, A, records=(second, first))
-    assert decided.kept == (first,)
-    assert [(move.before, move.after.state) for move in decided.drops] == [(second, State.COOLING)]
+    assert decided.kept == (second,)
+    assert [(move.before, move.after.state) for move in decided.drops] == [(first, State.COOLING)]
 
 
 def test_of_two_addresses_of_another_interface_neither_is_given_back_while_it_runs_with_one_of_them() -> None:
