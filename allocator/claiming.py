@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Claims of one pool under way at once: enough to keep an API server busy, few enough that little is lost where the way
 # meets addresses that others hold.
 CLAIMS_AT_ONCE: Final = 4
-# One run that ends at its first address may be bad luck; a second one in a row means that the memory is out of date,
+# One run that ends may be bad luck; a second one, with no claim won in between, means that the memory is out of date,
 # and a list costs less than guessing on. In a small pool it costs no more than a single miss.
 LOST_RUNS_BEFORE_LIST: Final = 2
 SMALL: Final = 128

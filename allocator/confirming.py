@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from allocator.runtime.shared import SharedRead
+from allocator.runtime.tasks import both
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +29,10 @@ class Confirmation:
         The controller scans a pool's records after it has seen a new generation of the pool. So either this read sees
         the change, or that scan sees the claim.
         """
-        if name := await self.changed_pool(names, basis):
-            return f"SpiderIPPool {name}"
+        name, reservations = await both(self.changed_pool(names, basis), self._changed_reservations(basis))
+        return f"SpiderIPPool {name}" if name else reservations
+
+    async def _changed_reservations(self, basis: Basis) -> str:
         if await self._reservation_editions.after_now() != {(each.name, each.edition) for each in basis.reservations}:
             await self._reservations.reread()
             return "the SpiderReservedIPs"

@@ -37,8 +37,8 @@ class LiveContext:
             certificate.write_text(material.certificate, encoding="utf-8")
             key.touch(mode=0o600)
             key.write_text(material.key, encoding="utf-8")
-            # load_cert_chain exchanges the certificate before it compares it with the key: a pair that does not fit
-            # breaks the context that it is loaded into. So a scratch context tries it first.
+            # load_cert_chain exchanges the certificate first and compares it with the key afterwards: two that do not
+            # belong together would spoil a context in use. So a scratch context tries them first.
             _server_context().load_cert_chain(certificate, key)
             self.context.load_cert_chain(certificate, key)
 

@@ -1,4 +1,4 @@
-"""Which pools, in which order, and why not the others."""
+"""The pools that serve a pod, ordered, and the reasons why others do not."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "default"
 
-# A projection at once after a quiet time, then at most every 5 s; the rest is for a busy machine.
+# The projection writes a first count soon and further ones every 5 s; the rest is for a busy machine.
 COUNTED_WITHIN_S = 15.0
 SETTLED_WITHIN_S = 10.0
 
