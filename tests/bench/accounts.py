@@ -41,6 +41,11 @@ class Usage:
     calls: Mapping[tuple[str, str], int]
     sent_bytes: int
 
+    @property
+    def own_cpu_s(self) -> float:
+        """Of all that takes part."""
+        return sum(seconds for part, seconds in self.cpu_s.items() if part != "others")
+
     def ms_each(self, part: str, count: int) -> float:
         return self.cpu_s.get(part, 0.0) * 1000 / count
 

@@ -44,7 +44,14 @@ async def run_all(job: Callable[[T], Awaitable[object]], items: Iterable[T], par
 
 
 async def floor(cluster: Cluster, count: int) -> Usage:
-    """Bare creates of what an agent writes for each pod: what the API server takes with nothing of ours in between."""
+    """Bare creates of what an agent writes for each pod: what the API server takes with nothing of ours in between.
+
+    The quicker of two runs: that nothing came in between is nearest to true.
+    """
+    return min([await _floor_once(cluster, count) for _ in range(2)], key=lambda usage: usage.wall_s)
+
+
+async def _floor_once(cluster: Cluster, count: int) -> Usage:
     bodies = [_endpoint(f"floor-{index}", str(parse_address("10.40.0.0") + index)) for index in range(count)]
 
     async def create(body: Object) -> None:

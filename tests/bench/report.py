@@ -41,6 +41,8 @@ def usage_row(what: str, usage: Usage, count: int, floor: Usage | None) -> Row:
     """The figures that all bursts have in common; milliseconds and calls are for one of `count`."""
     row: Row = {"what": what, "s": usage.wall_s}
     row["x floor"] = usage.wall_s / floor.wall_s if floor else 1.0
+    # The same in CPU seconds: what else the machine has to do changes it little.
+    row["x CPU"] = usage.own_cpu_s / floor.own_cpu_s if floor else 1.0
     row |= {"calls": usage.calls_each(count), "bytes": usage.sent_bytes // count}
     row |= {f"{part} ms": usage.ms_each(part, count) for part in usage.cpu_s}
     row["_calls"] = {" ".join(call): made for call, made in sorted(usage.calls.items()) if made}
