@@ -54,7 +54,8 @@ class Work:
                 self.recent.note(request)
         except errors.IpamError as error:
             self._tell(request, error)
-            error.name_pod(f"{request.namespace}/{request.pod}")
+            if request.pod:
+                error.name_pod(f"{request.namespace}/{request.pod}")
             raise
         addresses = ", ".join(each.with_prefix for each in assigned)
         _log.info("addresses_assigned", addresses=addresses, pools=", ".join(each.pool for each in assigned))

@@ -38,6 +38,18 @@ async def hand_back(agent: Agent, pod: Object, container: str = "c1", **more: ob
     return await agent.call("DELETE", "/v1/ipam/ips", {**body, **more})
 
 
+async def ended(agent: Agent, kube: KubeClient, pod: Object) -> None:
+    """The pod is gone, and the agent's informer shows it no more: while it does, a collection keeps the address."""
+    await kill_pod(kube, pod)
+    meta = pod["metadata"]
+    query = f"podNamespace={meta['namespace']}&podName={meta['name']}"
+
+    async def is_seen_gone() -> bool:
+        return (await agent.call("GET", f"/v1/workloadendpoint?{query}")).status == 404
+
+    await until(is_seen_gone, within_s=10, what="the informer to see the end of the pod")
+
+
 async def collect(agent: Agent, network: str, *valid: tuple[str, str]) -> Answer:
     attachments = [{"containerID": container, "ifName": interface} for container, interface in valid]
     return await agent.call("POST", "/v1/ipam/gc", {"networkName": network, "validAttachments": attachments})
@@ -162,7 +174,7 @@ async def test_garbage_collection_frees_what_is_not_listed_and_gone_and_nothing_
         pods[name] = await make_pod(kube, namespace, name, "n1", ONE)
         held[name] = bare(await agent.add(pods[name], container=f"c-{name}", networkName=network))
     for name in ("gone", "listed", "elsewhere", "unnamed"):
-        await kill_pod(kube, pods[name])
+        await ended(agent, kube, pods[name])
     # Until its kubelet says that it has ended, which none does here.
     await kube.delete(PODS, "ending", namespace=namespace, grace_period_s=600)
     for network in ("", "green"):
@@ -181,7 +193,7 @@ async def test_garbage_collection_keeps_a_slots_address_for_its_successor(
     owner = await make_stateful_set(kube, namespace, replicas=1)
     pod = await member(kube, owner, 0, "n1")
     await agent.add(pod, networkName="blue")
-    await kill_pod(kube, pod)
+    await ended(agent, kube, pod)
     assert (await collect(agent, "blue")).status == 200
     assert await state_of(kube, "10.20.0.10") == "Retained"
 
@@ -201,7 +213,7 @@ async def test_garbage_collection_with_an_empty_list_takes_nothing_from_running_
     assert (await collect(agent, "blue")).status == 200
     assert await states() == ["Held"] * 7
     for pod in pods[:6]:
-        await kill_pod(kube, pod)
+        await ended(agent, kube, pod)
     braked = await collect(agent, "blue")
     assert (braked.status, braked.headers["X-Spiderpool-Reason"]) == (500, "MassReleaseBraked")
     assert braked.json.startswith("6 of the 7 attachments of network blue on this node seem to be gone at once")
