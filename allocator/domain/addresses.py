@@ -103,10 +103,12 @@ def object_name(address: Address) -> str:
 def address_of(name: str) -> Address:
     """The address that `object_name` made `name` from. AddressError when it is no such name."""
     try:
-        address = IPv6Address(name.replace("-", ":")) if "-" in name else IPv4Address(name)
+        if "-" not in name:
+            return IPv4Address(name)  # takes no other spelling than object_name's
+        address = IPv6Address(name.replace("-", ":"))
     except ipaddress.AddressValueError:
         address = None
-    if address is None or object_name(address) != name or getattr(address, "ipv4_mapped", None):
+    if address is None or object_name(address) != name or address.ipv4_mapped is not None:
         raise AddressError(f'"{name}" names no address: 10.0.0.1 does, and fd00-0-0-0-0-0-0-1')
     return address
 

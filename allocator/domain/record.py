@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -57,9 +57,11 @@ class Slot:
     ordinal: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a list of a pool's records tells of one: enough to choose an address, not enough to write it."""
+class Entry(NamedTuple):
+    """What a list of a pool's records tells of one: enough to choose an address, not enough to write it.
+
+    A tuple, since lists are long: it is made three times as fast as a frozen dataclass.
+    """
 
     address: Address
     pool: str
