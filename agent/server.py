@@ -29,6 +29,8 @@ _log = get_logger(__name__)
 
 # The list of all attachments of a full node (250 pods of four interfaces) fits twice.
 BODY_LIMIT: Final = 256 * 1024
+# Connections that wait to be accepted: a node that starts has all its pods ask at once.
+BACKLOG: Final = 1024
 # Our plugin says how much of its own deadline is left; the original's says nothing.
 DEADLINE_HEADER: Final = "X-Spiderpool-Deadline-Seconds"
 
@@ -180,7 +182,7 @@ async def serve(work: Work, path: Path) -> AsyncIterator[None]:
     listener = _listen(path)
     runner = web.AppRunner(on_socket(work), access_log=None, handler_cancellation=True, shutdown_timeout=10.0)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    await web.SockSite(runner, listener, backlog=BACKLOG).start()
     try:
         yield
     finally:
@@ -199,6 +201,6 @@ def _listen(path: Path) -> socket.socket:
     unnamed = path.with_name(f".{path.name}.new")
     unnamed.unlink(missing_ok=True)
     listener.bind(str(unnamed))
-    listener.listen(128)
+    listener.listen(BACKLOG)
     unnamed.rename(path)
     return listener
