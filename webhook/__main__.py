@@ -19,8 +19,10 @@ from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
 from certs.store import DirectoryStore, SecretStore, Store
 from webhook import server
+from webhook.entries import NAME, Registration, ServiceTarget, UrlTarget
+from webhook.known_pools import KnownPools
 from webhook.neighbours import Neighbours
-from webhook.registration import NAME, Registrar, Registration, ServiceTarget, UrlTarget
+from webhook.registration import Registrar
 from webhook.rules import Policy, Rules
 
 log = logs.get_logger("webhook")
@@ -58,9 +60,11 @@ async def serve(settings: Config) -> None:
             store = DirectoryStore(settings.cert_dir)
         keeper = Keeper(store, _names(settings), clock)
         await keeper.start()
-        pools, subnets = (Neighbours(client, resource, clock) for resource in (SPIDER_IP_POOLS, SPIDER_SUBNETS))
+        known = KnownPools()
+        pools = Neighbours(client, SPIDER_IP_POOLS, clock, on_change=known.note)
+        subnets = Neighbours(client, SPIDER_SUBNETS, clock)
         rules = Rules(_policy(settings.conf), pools=pools, subnets=subnets)
-        app = server.application(rules, lambda: pools.is_ready and subnets.is_ready)
+        app = server.application(rules.judges(), lambda: pools.is_ready and subnets.is_ready)
         port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live.context))
         if settings.health_listen is not None:
             probes = _probes(pools, subnets)

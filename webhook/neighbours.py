@@ -13,6 +13,8 @@ from allocator.kube import errors
 from allocator.kube.cache import Cache, Change
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from allocator.domain.overlap import Extent
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
@@ -29,8 +31,18 @@ class NotReadyError(Exception):
 
 
 class Neighbours:
-    def __init__(self, client: KubeClient, resource: Resource, clock: Clock) -> None:
+    """`on_change` hears of what the cache shows, after this."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        resource: Resource,
+        clock: Clock,
+        *,
+        on_change: Callable[[Change], None] | None = None,
+    ) -> None:
         self._client = client
+        self._tell = on_change
         self._resource = resource
         self._clock = clock
         self._extents: dict[str, Extent] = {}
@@ -73,6 +85,11 @@ class Neighbours:
         return extent_of(live)
 
     def _on_change(self, change: Change) -> None:
+        self._learn(change)
+        if self._tell is not None:
+            self._tell(change)
+
+    def _learn(self, change: Change) -> None:
         obj = change.new or change.old
         if obj is None:
             return

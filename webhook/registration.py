@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.kube import errors
-from allocator.kube.resources import MUTATING_WEBHOOKS, SPIDERPOOL_GROUP, SPIDERPOOL_VERSION, VALIDATING_WEBHOOKS
+from allocator.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS
 from allocator.runtime import logs
-from webhook.server import path_of
+from webhook.entries import NAME, UrlTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,113 +16,14 @@ if TYPE_CHECKING:
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
+    from webhook.entries import Registration
 
 log = logs.get_logger(__name__)
 
-NAME: Final = "spiderpool-webhook"
-ACCOUNTS: Final = ("spiderpool-agent", "spiderpool-controller", "spiderpool-webhook")
-PLURALS: Final = {
-    "SpiderSubnet": "spidersubnets",
-    "SpiderIPPool": "spiderippools",
-    "SpiderReservedIP": "spiderreservedips",
-    "SpiderEndpoint": "spiderendpoints",
-}
-# A person waits for kubectl, and the API server for us.
-TIMEOUT_S: Final = 2
 # What somebody overwrites is back within 10 s.
 CHECK_S: Final = 5.0
 # A stop has half a minute, and an API server that is going too may not answer.
 REMOVAL_S: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class UrlTarget:
-    """Only one process: `base` is https://host:port. Registered for as long as it runs."""
-
-    base: str
-
-    def client_config(self, path: str) -> Object:
-        return {"url": f"{self.base}{path}"}
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceTarget:
-    """Whatever pods stand behind the Service. Registered for good: other replicas go on."""
-
-    namespace: str
-    name: str = NAME
-    port: int = 443
-
-    def client_config(self, path: str) -> Object:
-        service = {"namespace": self.namespace, "name": self.name, "path": path, "port": self.port}
-        return {"service": service}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """What is to be registered. `namespace` is where our own accounts live, which are exempt."""
-
-    target: UrlTarget | ServiceTarget
-    namespace: str
-    has_subnets: bool
-
-    def webhooks(self, resource: Resource, ca_bundle: str) -> list[Object]:
-        """Every field is written out, defaults too, so that what is stored can be compared with it."""
-        is_mutating = resource == MUTATING_WEBHOOKS
-        kinds = ["SpiderSubnet"] if self.has_subnets else []
-        kinds += ["SpiderIPPool", "SpiderReservedIP"]
-        if not is_mutating:
-            kinds.append("SpiderEndpoint")
-        return [self._webhook(kind, ca_bundle, is_mutating=is_mutating) for kind in kinds]
-
-    def _webhook(self, kind: str, ca_bundle: str, *, is_mutating: bool) -> Object:
-        plural = PLURALS[kind]
-        operations = ["CREATE", "UPDATE"]
-        if not is_mutating and kind in ("SpiderSubnet", "SpiderIPPool"):
-            operations.append("DELETE")
-        path = path_of(kind, "mutate" if is_mutating else "validate")
-        rule = {
-            "apiGroups": [SPIDERPOOL_GROUP],
-            "apiVersions": [SPIDERPOOL_VERSION],
-            "resources": [plural],
-            "operations": operations,
-            "scope": "*",
-        }
-        webhook: Object = {
-            "name": f"{kind.lower()}.{SPIDERPOOL_GROUP}",
-            "clientConfig": {
-                **self.target.client_config(path),
-                "caBundle": base64.b64encode(ca_bundle.encode()).decode(),
-            },
-            "rules": [rule],
-            "admissionReviewVersions": ["v1"],
-            "sideEffects": "None",
-            "timeoutSeconds": TIMEOUT_S,
-            # Endpoints are made by agents; a rule for edits by hand must not stand in a pod's way.
-            "failurePolicy": "Ignore" if kind == "SpiderEndpoint" else "Fail",
-            "matchPolicy": "Equivalent",
-            "matchConditions": self._conditions("status" if kind == "SpiderEndpoint" else "spec"),
-            "namespaceSelector": {},
-            "objectSelector": {},
-        }
-        return {**webhook, "reinvocationPolicy": "IfNeeded"} if is_mutating else webhook
-
-    def _conditions(self, part: str) -> list[Object]:
-        """CEL: our own accounts and metadata (finalizers, labels) are exempt, so a dead webhook stops no pod.
-
-        For DELETE `object` is null; the first operand keeps it from being looked at.
-        """
-        accounts = ", ".join(f"'system:serviceaccount:{self.namespace}:{name}'" for name in ACCOUNTS)
-        return [
-            {"name": "not-our-own", "expression": f"!(request.userInfo.username in [{accounts}])"},
-            {
-                "name": f"{part}-changes",
-                "expression": (
-                    f"request.operation != 'UPDATE' || !has(object.{part}) || !has(oldObject.{part})"
-                    f" || object.{part} != oldObject.{part}"
-                ),
-            },
-        ]
 
 
 class Registrar:

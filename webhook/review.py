@@ -55,7 +55,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
+    """`warnings` are shown to the user (kubectl prints them); the API server cuts them at 4,096 characters in all."""
+
     patch: list[Object] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Denied:
     reason: str
     message: str
     problems: list[FieldError] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 Verdict: TypeAlias = Allowed | Denied
@@ -95,7 +99,8 @@ def invalid(request: Request, problems: list[FieldError]) -> Denied:
     """A refusal with one cause for each problem, worded as the API server's own validation."""
     shown = [f"{problem.field}: {_cause_text(problem)}" for problem in problems]
     text = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
-    return Denied(422, "Invalid", f'{request.kind}.{request.group} "{request.name}" is invalid: {text}', problems)
+    kind = f"{request.kind}.{request.group}".removesuffix(".")
+    return Denied(422, "Invalid", f'{kind} "{request.name}" is invalid: {text}', problems)
 
 
 def encode(request: Request, verdict: Verdict) -> bytes:
@@ -132,6 +137,8 @@ def _request(request: Object) -> Request:
 
 def _response(request: Request, verdict: Verdict) -> Object:
     response: Object = {"uid": request.uid, "allowed": isinstance(verdict, Allowed)}
+    if verdict.warnings:
+        response["warnings"] = list(verdict.warnings)
     if isinstance(verdict, Denied):
         details: Object = {"group": request.group, "kind": request.kind, "name": request.name}
         if verdict.problems:

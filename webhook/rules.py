@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from allocator.domain import defaulting, validation
 from allocator.domain.jsonpatch import patch_of
 from allocator.domain.overlap import extent_of, newly_taken, pool_clashes, subnet_clashes
+from webhook.paths import CUSTOM, Judge
 from webhook.review import Allowed, Denied, invalid
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ class Rules:
         self._policy = policy
         self._pools = pools
         self._subnets = subnets
+
+    def judges(self) -> list[Judge]:
+        return [
+            judge
+            for resource in CUSTOM
+            for judge in (Judge(resource, "mutate", self.mutate), Judge(resource, "validate", self.validate))
+        ]
 
     async def mutate(self, request: Request) -> Verdict:
         if request.operation not in ("CREATE", "UPDATE"):

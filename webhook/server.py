@@ -21,22 +21,19 @@ from webhook.review import Allowed, BadReviewError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from allocator.runtime.flags import HostPort
+    from webhook.paths import Judge
     from webhook.review import Request, Verdict
-    from webhook.rules import Rules
 
 log = logs.get_logger(__name__)
 
 HEALTH_PATH: Final = "/webhook-health-check"
-KINDS: Final = ("SpiderSubnet", "SpiderIPPool", "SpiderReservedIP", "SpiderEndpoint")
-GROUP: Final = "spiderpool.spidernet.io"
-VERSION_PATH: Final = "spiderpool-spidernet-io-v2beta1"
 # Two objects of 3 MiB (etcd's limit as JSON, doubled) and 1 MiB of review around them.
 BODY_LIMIT_BYTES: Final = 7 * 1024 * 1024
-# Below timeoutSeconds of the registrations (2), so that the API server hears our answer and not silence.
-DEADLINE_S: Final = 1.7
+# Of timeoutSeconds, so that the API server hears our answer and not silence.
+DEADLINE_SHARE: Final = 0.85
 # Longer than kube-apiserver keeps idle connections (90 s), so that it is the one to close them.
 KEEPALIVE_S: Final = 120.0
 HANDSHAKE_S: Final = 5.0
@@ -44,16 +41,10 @@ SHUTDOWN_S: Final = 5.0
 BACKLOG: Final = 1024
 
 
-def path_of(kind: str, side: str) -> str:
-    """`side` is `mutate` or `validate`; the form of the paths is the original's."""
-    return f"/{side}-{VERSION_PATH}-{kind.lower()}"
-
-
-def application(rules: Rules, is_ready: Callable[[], bool]) -> web.Application:
+def application(judges: Iterable[Judge], is_ready: Callable[[], bool]) -> web.Application:
     app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_border])
-    for kind in KINDS:
-        app.router.add_post(path_of(kind, "validate"), _handler(kind, rules.validate))
-        app.router.add_post(path_of(kind, "mutate"), _handler(kind, rules.mutate))
+    for judge in judges:
+        app.router.add_post(judge.path, _handler(judge))
 
     async def health(_request: web.Request) -> web.Response:
         return web.Response(status=200 if is_ready() else 503)
@@ -119,15 +110,13 @@ def _kept_headers(refusal: web.HTTPException) -> dict[str, str]:
     return {"Allow": allow} if allow else {}
 
 
-def _handler(
-    kind: str, judge: Callable[[Request], Awaitable[Verdict]]
-) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _handler(judge: Judge) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(http: web.Request) -> web.Response:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(judge.timeout_s * DEADLINE_SHARE):
                 request = review.decode(await _body(http))
-                verdict = await _answer(request, kind, judge)
+                verdict = await _answer(request, judge)
         except BadReviewError as error:
             log.warning("review_refused", path=http.path, error=str(error))
             return web.Response(status=400, text=str(error))
@@ -141,12 +130,12 @@ def _handler(
     return handle
 
 
-async def _answer(request: Request, kind: str, judge: Callable[[Request], Awaitable[Verdict]]) -> Verdict:
-    if (request.group, request.kind) != (GROUP, kind):
-        raise BadReviewError(f"this path judges {kind}.{GROUP}, not {request.kind}.{request.group}")
+async def _answer(request: Request, judge: Judge) -> Verdict:
+    if (request.group, request.kind) != (judge.resource.group, judge.resource.kind):
+        raise BadReviewError(f"this path judges {judge.resource.kind}, not {request.kind} of {request.group or 'core'}")
     if request.subresource:
         return Allowed()
-    return await judge(request)
+    return await judge.answer(request)
 
 
 async def _body(http: web.Request) -> bytes:
@@ -171,5 +160,6 @@ def _log(request: Request, verdict: Verdict, path: str, seconds: float) -> None:
         dry_run=request.is_dry_run,
         allowed=isinstance(verdict, Allowed),
         message="" if isinstance(verdict, Allowed) else verdict.message,
+        warnings=verdict.warnings,
         milliseconds=round(seconds * 1000, 1),
     )

@@ -21,7 +21,7 @@ from allocator.kube.resources import (
 )
 from tests.plane.support import eventually
 from tests.plane.webhooks import Webhook, pool, reservation, running_webhook, subnet
-from webhook.registration import NAME, Registration, UrlTarget
+from webhook.entries import NAME, Registration, UrlTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -330,7 +330,7 @@ async def test_it_registers_itself_puts_drift_right_and_leaves_nothing(
 
         async def is_registered() -> bool:
             found = [*await urls(kube, MUTATING_WEBHOOKS), *await urls(kube, VALIDATING_WEBHOOKS)]
-            return len(found) == 7 and all(url.startswith(webhook.base) for url in found)
+            return len(found) == 8 and all(url.startswith(webhook.base) for url in found)
 
         await eventually(is_registered)
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):

@@ -19,7 +19,7 @@ from certs.reload import Keeper
 from certs.store import SECRET_NAME, SecretStore, UnusableError
 from tests.plane.support import eventually
 from tests.plane.webhooks import pool, running_webhook
-from webhook.registration import NAME
+from webhook.entries import NAME
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

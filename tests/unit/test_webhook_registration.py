@@ -12,7 +12,8 @@ from allocator.kube.resources import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS
 from allocator.runtime.clock import SystemClock
 from tests.unit.scripted_server import connected
 from webhook import registration
-from webhook.registration import Registrar, Registration, ServiceTarget, UrlTarget
+from webhook.entries import Registration, ServiceTarget, UrlTarget
+from webhook.registration import Registrar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def names(registration: Registration, *, mutating: bool) -> list[str]:
 
 def test_the_entries_have_the_names_of_the_original() -> None:
     own = [f"{kind}.spiderpool.spidernet.io" for kind in ("spidersubnet", "spiderippool", "spiderreservedip")]
-    assert names(URL, mutating=True) == own
+    assert names(URL, mutating=True) == [*own, "pods.spiderpool.spidernet.io"]
     assert names(URL, mutating=False) == [*own, "spiderendpoint.spiderpool.spidernet.io"]
 
 
@@ -40,19 +41,31 @@ def test_subnets_are_left_out_when_the_feature_is_off() -> None:
 def test_every_entry_is_bounded_and_free_of_side_effects(resource: object) -> None:
     for webhook in URL.webhooks(resource, "ca"):  # type: ignore[arg-type]  # parametrized values are objects
         assert webhook["sideEffects"] == "None"
-        assert webhook["timeoutSeconds"] == 2
+        assert webhook["timeoutSeconds"] == (1 if webhook["name"].startswith("pods") else 2)
         assert webhook["admissionReviewVersions"] == ["v1"]
         assert webhook["clientConfig"]["caBundle"] == "Y2E="
-        assert webhook["failurePolicy"] == ("Ignore" if "endpoint" in webhook["name"] else "Fail")
+        is_without = webhook["name"].startswith(("spiderendpoint", "pods"))
+        assert webhook["failurePolicy"] == ("Ignore" if is_without else "Fail")
 
 
-def test_deletion_is_asked_of_the_validating_side_for_pools_and_subnets() -> None:
+def test_pods_are_asked_about_where_they_ask_for_addresses_and_are_not_ours() -> None:
+    *_, pods = URL.webhooks(MUTATING_WEBHOOKS, "")
+    assert pods["clientConfig"]["url"] == "https://127.0.0.1:5722/mutate--v1-pod"
+    assert pods["rules"][0]["resources"] == ["pods"]
+    assert pods["rules"][0]["operations"] == ["CREATE"]
+    assert pods["namespaceSelector"]["matchExpressions"] == [
+        {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "spiderpool"]}
+    ]
+    assert [condition["name"] for condition in pods["matchConditions"]] == ["asks-for-addresses", "no-mirror-pod"]
+
+
+def test_deletion_is_asked_of_the_validating_side() -> None:
     asked = {
         webhook["name"].split(".")[0]: webhook["rules"][0]["operations"]
         for webhook in URL.webhooks(VALIDATING_WEBHOOKS, "")
     }
     both, three = ["CREATE", "UPDATE"], ["CREATE", "UPDATE", "DELETE"]
-    assert asked == {"spidersubnet": three, "spiderippool": three, "spiderreservedip": both, "spiderendpoint": both}
+    assert asked == {"spidersubnet": three, "spiderippool": three, "spiderreservedip": both, "spiderendpoint": three}
 
 
 def test_only_the_plain_resource_is_matched() -> None:
