@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from devcluster.plane import Kind
-from tests.bench import burst, growth, nodes, plugin, steady
+from tests.bench import admission, burst, growth, nodes, plugin, steady
 from tests.bench.cluster import ROOT, running_cluster
 from tests.bench.report import machine
 
@@ -28,6 +28,7 @@ TABLES: Final = {
     "nodes": nodes.run,
     "steady": steady.run,
     "plugin": plugin.run,
+    "admission": admission.run,
     # The last, for it leaves a hundred thousand records.
     "growth": growth.run,
 }

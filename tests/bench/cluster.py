@@ -41,8 +41,9 @@ class Cluster:
     folder: Path
     parts: Mapping[str, Sequence[int]]
 
-    def meter(self, agents: Sequence[Agent] = ()) -> Meter:
-        return Meter(self.kube, {**self.parts, "agents": [agent.process.pid for agent in agents]})
+    def meter(self, agents: Sequence[Agent] = (), **others: Sequence[int]) -> Meter:
+        """`others`: further processes to account for, by name."""
+        return Meter(self.kube, {**self.parts, "agents": [agent.process.pid for agent in agents], **others})
 
     @asynccontextmanager
     async def agents(self, count: int) -> AsyncIterator[list[Agent]]:
