@@ -150,6 +150,19 @@ def expiry_of(material: Material) -> datetime:
     return x509.load_pem_x509_certificate(material.certificate.encode()).not_valid_after_utc
 
 
+def authority_expiry_of(material: Material) -> datetime:
+    """When the CA of the served certificate expires; of the newest, where none of them issued it itself."""
+    authorities = _certificates(material.ca, "ca")
+    leaf = _certificates(material.certificate, "certificate")[0]
+    issuer = next((ca for ca in authorities if _is_issued_by(leaf, ca)), authorities[0])
+    return issuer.not_valid_after_utc
+
+
+def separate(ca: str) -> list[str]:
+    """Each certificate of the text by itself, in one form, once."""
+    return list(dict.fromkeys(_pem(certificate) for certificate in _certificates(ca, "ca")))
+
+
 def canonical_name(name: str) -> str:
     """The one form of a DNS name or address that certificates hold: compared otherwise, none would ever cover it."""
     try:

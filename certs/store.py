@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from allocator.kube import errors
@@ -27,12 +28,32 @@ CA, CERTIFICATE, KEY, CA_KEY = "ca.crt", "tls.crt", "tls.key", "ca.key"
 PARTS: Final = {"ca": CA, "certificate": CERTIFICATE, "key": KEY, "ca_key": CA_KEY}
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which parts count, and what a person does about one that cannot be used."""
+
+    parts: tuple[str, ...]
+    remedy: str
+
+
+OWN: Final = Reading(
+    (CA, CERTIFICATE, KEY, CA_KEY), "put the right one there, or delete all of them to have new ones made"
+)
+# ca.key is no business of ours then: it is left from before, or a mistake.
+GIVEN: Final = Reading(
+    (CA, CERTIFICATE, KEY), f"who issues the certificate has to write {CA}, {CERTIFICATE} and {KEY} there"
+)
+
+
 class UnusableError(ConfigError):
     """What is kept is no certificate and key, or cannot be kept; the message says where, and what to do."""
 
 
 class Store(Protocol):
-    async def load(self) -> Material | None:
+    where: str
+    """For messages."""
+
+    async def load(self, reading: Reading = OWN) -> Material | None:
         """What is kept; None when nothing is. UnusableError when it cannot be used."""
 
     async def save(self, material: Material) -> bool:
@@ -45,22 +66,22 @@ class SecretStore:
         self._namespace = namespace
         self._name = name
         self._seen: Object | None = None
+        self.where = f"Secret {namespace}/{name}"
 
-    async def load(self) -> Material | None:
+    async def load(self, reading: Reading = OWN) -> Material | None:
         try:
             self._seen = await self._client.get(SECRETS, self._name, namespace=self._namespace)
         except errors.NotFound:
             self._seen = None
             return None
         data = self._seen.get("data") or {}
-        where = f"Secret {self._namespace}/{self._name}"
         texts = {}
-        for key in data.keys() & PARTS.values():  # what else somebody keeps in there is none of our business
+        for key in data.keys() & set(reading.parts):  # what else somebody keeps in there is none of our business
             try:
                 texts[key] = base64.b64decode(data[key], validate=True).decode("ascii")
             except (binascii.Error, UnicodeDecodeError, TypeError):
-                raise UnusableError(f"{where}: {key} is no PEM: {_REMEDY}") from None
-        return _material(texts, where)
+                raise UnusableError(f"{self.where}: {key} is no PEM: {reading.remedy}") from None
+        return _material(texts, self.where, reading)
 
     async def save(self, material: Material) -> bool:
         data = {key: base64.b64encode(text.encode()).decode() for key, text in _texts(material).items()}
@@ -94,17 +115,18 @@ class DirectoryStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.where = str(directory)
 
-    async def load(self) -> Material | None:
+    async def load(self, reading: Reading = OWN) -> Material | None:
         texts = {}
-        for name in (CA, CERTIFICATE, KEY, CA_KEY):
+        for name in reading.parts:
             try:
                 texts[name] = (self._directory / name).read_text(encoding="ascii")
             except FileNotFoundError:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 raise UnusableError(f"{self._directory / name} cannot be read: {error}") from error
-        return _material(texts, str(self._directory)) if texts else None
+        return _material(texts, self.where, reading) if texts else None
 
     async def save(self, material: Material) -> bool:
         """In an order in which a crash leaves what the next start puts right: without ca.key it would be a stranger's,
@@ -120,10 +142,7 @@ class DirectoryStore:
         return True
 
 
-_REMEDY: Final = "put the right one there, or delete all of them to have new ones made"
-
-
-def _material(texts: dict[str, str], where: str) -> Material | None:
+def _material(texts: dict[str, str], where: str, reading: Reading) -> Material | None:
     """The texts as a value; None when they are the beginning of a first set, which is made anew."""
     if texts.keys() == {CA_KEY}:
         return None
@@ -131,15 +150,24 @@ def _material(texts: dict[str, str], where: str) -> Material | None:
     needed = (CA,) if texts.get(CA_KEY) else (CA, CERTIFICATE, KEY)
     missing = [name for name in needed if not texts.get(name)]
     if missing:
-        raise UnusableError(f"{where} lacks {', '.join(missing)}: add it, or delete the rest to have all made anew")
+        raise UnusableError(f"{where} lacks {', '.join(missing)}: {_how_to_complete(missing, reading)}")
     if texts.get(CA_KEY) == "":
         raise UnusableError(f"{where}: {CA_KEY} is empty: delete it to have the certificate served as it is")
     material = Material(texts[CA], texts.get(CERTIFICATE, ""), texts.get(KEY, ""), texts.get(CA_KEY, ""))
     try:
         authority.check(material)
     except authority.UnreadableError as error:
-        raise UnusableError(f"{where}: {PARTS[error.part]} {error.why}; {_REMEDY}") from None
+        raise UnusableError(f"{where}: {PARTS[error.part]} {error.why}; {reading.remedy}") from None
     return material
+
+
+def _how_to_complete(missing: list[str], reading: Reading) -> str:
+    if reading is OWN:
+        return "add it, or delete the rest to have all made anew"
+    if missing == [CA]:
+        # Without it the API server would go by its own list of public CAs, none of which knows the name of a Service.
+        return "add the certificate of the CA, of a public one too: the API server is told to trust it"
+    return reading.remedy
 
 
 def _texts(material: Material) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,10 +18,12 @@ from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
 from allocator.runtime import config, flags, logs
 from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
-from certs.store import DirectoryStore, SecretStore, Store
+from certs.source import Given, Own
+from certs.store import SECRET_NAME, DirectoryStore, SecretStore, Store
 from webhook import server
 from webhook.entries import NAME, Registration, ServiceTarget, UrlTarget
 from webhook.known_pools import KnownPools
+from webhook.metrics import Metrics
 from webhook.neighbours import Neighbours
 from webhook.registration import Registrar
 from webhook.rules import Policy, Rules
@@ -36,15 +39,24 @@ class Register(StrEnum):
     NONE = "none"
 
 
+class Certificates(StrEnum):
+    OWN = "own"
+    GIVEN = "given"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     kubeconfig: Path | None
     listen: flags.HostPort
     health_listen: flags.HostPort | None
+    metrics_listen: flags.HostPort | None
     log_level: str
     register: Register
     namespace: str
+    certificates: Certificates
+    cert_secret: str
     cert_dir: Path | None
+    client_ca: Path | None
     conf: config.Conf
 
 
@@ -55,20 +67,29 @@ async def serve(settings: Config) -> None:
         client = await stack.enter_async_context(
             KubeClient.connect(kubeconfig=settings.kubeconfig, user_agent="spiderpool-webhook")
         )
-        store: Store = SecretStore(client, settings.namespace)
-        if settings.cert_dir is not None:
-            store = DirectoryStore(settings.cert_dir)
-        keeper = Keeper(store, _names(settings), clock)
-        await keeper.start()
+        keeper = _keeper(settings, client, clock)
         known = KnownPools()
         pools = Neighbours(client, SPIDER_IP_POOLS, clock, on_change=known.note)
         subnets = Neighbours(client, SPIDER_SUBNETS, clock)
+
+        def is_ready() -> bool:
+            return keeper.served is not None and pools.is_ready and subnets.is_ready
+
+        metrics = Metrics(lambda: keeper.served)
+        for app, listen in (
+            (_probes(is_ready), settings.health_listen),
+            (metrics.application(), settings.metrics_listen),
+        ):
+            if listen is not None:
+                await stack.enter_async_context(server.listening(app, listen, None))
+        if settings.certificates is Certificates.GIVEN:
+            await keeper.start_when_given()
+        else:
+            await keeper.start()
         rules = Rules(_policy(settings.conf), pools=pools, subnets=subnets)
-        app = server.application(rules.judges(), lambda: pools.is_ready and subnets.is_ready)
-        port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live.context))
-        if settings.health_listen is not None:
-            probes = _probes(pools, subnets)
-            await stack.enter_async_context(server.listening(probes, settings.health_listen, None))
+        judges = [metrics.watching(judge) for judge in rules.judges()]
+        app = server.application(judges, is_ready)
+        port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live))
         log.info("listening", host=settings.listen.host, port=port)
         async with asyncio.TaskGroup() as group:
             group.create_task(keeper.run(), name="certificates")
@@ -80,6 +101,15 @@ async def serve(settings: Config) -> None:
                 await subnets.cache.wait_synced()
                 registrar = Registrar(client, registration, ca_bundle=lambda: keeper.ca_bundle, clock=clock)
                 group.create_task(registrar.run(), name="registration")
+
+
+def _keeper(settings: Config, client: KubeClient, clock: SystemClock) -> Keeper:
+    kept: Store = SecretStore(client, settings.namespace, settings.cert_secret)
+    if settings.cert_dir is not None:
+        kept = DirectoryStore(settings.cert_dir)
+    is_given = settings.certificates is Certificates.GIVEN
+    source = Given(kept, clock) if is_given else Own(kept, _names(settings), clock)
+    return Keeper(source, clock, client_ca=settings.client_ca)
 
 
 def _names(settings: Config) -> list[str]:
@@ -117,7 +147,7 @@ def _registration(settings: Config, port: int) -> Registration | None:
     return Registration(target=target, namespace=settings.namespace, has_subnets=settings.conf.enable_spider_subnet)
 
 
-def _probes(pools: Neighbours, subnets: Neighbours) -> web.Application:
+def _probes(is_ready: Callable[[], bool]) -> web.Application:
     """Plain HTTP, for whoever cannot speak TLS to us; the paths are those of the other processes."""
     app = web.Application()
 
@@ -125,7 +155,7 @@ def _probes(pools: Neighbours, subnets: Neighbours) -> web.Application:
         return web.Response()
 
     async def ready(_request: web.Request) -> web.Response:
-        return web.Response(status=200 if pools.is_ready and subnets.is_ready else 503)
+        return web.Response(status=200 if is_ready() else 503)
 
     app.router.add_get("/v1/runtime/startup", ready)
     app.router.add_get("/v1/runtime/readiness", ready)
@@ -150,10 +180,31 @@ def read_config(  # noqa: PLR0913 - one parameter for each flag
         Register, typer.Option(help="Send the API server to this process, to the Service, or leave that alone.")
     ] = Register.SERVICE,
     namespace: flags.Namespace = "spiderpool",
+    certificates: Annotated[
+        Certificates,
+        typer.Option(
+            envvar="SPIDERPOOL_CERTIFICATES",
+            help="own: made and renewed here; given: by cert-manager or you, never written, waited for.",
+        ),
+    ] = Certificates.OWN,
+    cert_secret: Annotated[
+        str,
+        typer.Option(
+            envvar="SPIDERPOOL_CERT_SECRET", help="The Secret in --namespace with tls.crt, tls.key and ca.crt."
+        ),
+    ] = SECRET_NAME,
     cert_dir: Annotated[
-        Path | None, typer.Option(help="Keep the certificates here, made when missing, and not in a Secret.")
+        Path | None, typer.Option(help="The certificates are in this folder, by the same names, and in no Secret.")
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SPIDERPOOL_CLIENT_CA",
+            help="Let in only who shows a certificate that a CA in this file (PEM) has issued.",
+        ),
     ] = None,
     health_listen: flags.HealthListen = None,
+    metrics_listen: flags.MetricsListen = None,
     log_level: flags.LogLevel = "info",
 ) -> Config:
     """Admission server for the kinds of Spiderpool: completes and judges what people write."""
@@ -165,10 +216,14 @@ def read_config(  # noqa: PLR0913 - one parameter for each flag
         kubeconfig=kubeconfig,
         listen=listen,
         health_listen=health_listen,
+        metrics_listen=metrics_listen,
         log_level=log_level,
         register=register,
         namespace=namespace,
+        certificates=certificates,
+        cert_secret=cert_secret,
         cert_dir=cert_dir,
+        client_ca=client_ca,
         conf=config.load_conf(conf_file),
     )
 

@@ -71,6 +71,15 @@ HealthListen = Annotated[
         help="Probes over plain HTTP; a PORT alone is on all addresses, 0 for none.",
     ),
 ]
+MetricsListen = Annotated[
+    HostPort | None,
+    typer.Option(
+        parser=host_port,
+        metavar="HOST:PORT",
+        envvar="SPIDERPOOL_METRIC_HTTP_PORT",
+        help="Metrics for Prometheus over plain HTTP, at /metrics; a PORT alone is on all addresses, 0 for none.",
+    ),
+]
 
 
 class Settings(Protocol):

@@ -16,13 +16,14 @@ from allocator.kube import errors
 from allocator.kube.resources import MUTATING_WEBHOOKS, SECRETS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
 from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
+from certs.source import Own
 from certs.store import SECRET_NAME, SecretStore, UnusableError
 from tests.plane.support import eventually
 from tests.plane.webhooks import pool, running_webhook
 from webhook.entries import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
@@ -32,13 +33,17 @@ BASE = Path(__file__).resolve().parents[2] / "manifests" / "base"
 NAMES = ["spiderpool-webhook.spiderpool.svc"]
 
 
+def keeping(kube: KubeClient, namespace: str, names: Sequence[str] = NAMES) -> Keeper:
+    return Keeper(Own(SecretStore(kube, namespace), names, SystemClock()), SystemClock(), poll_s=0.02)
+
+
 async def secret(kube: KubeClient, namespace: str) -> dict[str, str]:
     data = (await kube.get(SECRETS, SECRET_NAME, namespace=namespace))["data"]
     return {key: base64.b64decode(text).decode() for key, text in data.items()}
 
 
 async def test_replicas_that_start_together_share_one_authority(kube: KubeClient, namespace: str) -> None:
-    keepers = [Keeper(SecretStore(kube, namespace), NAMES, SystemClock()) for _ in range(5)]
+    keepers = [keeping(kube, namespace) for _ in range(5)]
     async with asyncio.TaskGroup() as group:
         for keeper in keepers:
             group.create_task(keeper.start())
@@ -48,10 +53,10 @@ async def test_replicas_that_start_together_share_one_authority(kube: KubeClient
 
 
 async def test_another_name_renews_the_certificate_for_everybody(kube: KubeClient, namespace: str) -> None:
-    first = Keeper(SecretStore(kube, namespace), NAMES, SystemClock(), poll_s=0.02)
+    first = keeping(kube, namespace)
     await first.start()
     before = await secret(kube, namespace)
-    await Keeper(SecretStore(kube, namespace), ["10.1.2.3"], SystemClock()).start()
+    await keeping(kube, namespace, ["10.1.2.3"]).start()
     after = await secret(kube, namespace)
     assert after["ca.crt"] == before["ca.crt"]
     assert after["tls.crt"] != before["tls.crt"]
@@ -60,19 +65,19 @@ async def test_another_name_renews_the_certificate_for_everybody(kube: KubeClien
 
 
 async def test_a_secret_of_cert_manager_is_served_and_left_alone(kube: KubeClient, namespace: str) -> None:
-    maker = Keeper(SecretStore(kube, namespace), NAMES, SystemClock())
+    maker = keeping(kube, namespace)
     await maker.start()
     given = await kube.get(SECRETS, SECRET_NAME, namespace=namespace)
     del given["data"]["ca.key"]
     await kube.replace(SECRETS, given)
-    await Keeper(SecretStore(kube, namespace), ["another.name"], SystemClock()).start()
+    await keeping(kube, namespace, ["another.name"]).start()
     assert (await secret(kube, namespace)).keys() == {"ca.crt", "tls.crt", "tls.key"}
 
 
 async def test_a_secret_that_cannot_be_used_is_named_and_what_else_is_in_it_is_left(
     kube: KubeClient, namespace: str
 ) -> None:
-    keeper = Keeper(SecretStore(kube, namespace), NAMES, SystemClock())
+    keeper = keeping(kube, namespace)
     await keeper.start()
     await kube.patch(SECRETS, SECRET_NAME, {"data": {"keystore.p12": "/w=="}}, namespace=namespace)
     await keeper.start()

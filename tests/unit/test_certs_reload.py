@@ -23,8 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from allocator.runtime.clock import SystemClock
 from allocator.runtime.config import ConfigError
 from certs import authority
-from certs.reload import Keeper, LiveContext
-from certs.store import DirectoryStore, UnusableError
+from certs.reload import Keeper
+from certs.source import Own
+from certs.store import DirectoryStore, Store, UnusableError
+from certs.tls import LiveContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,6 +38,10 @@ NAMES = ("localhost", "127.0.0.1")
 
 def made() -> Material:
     return authority.renewed(None, NAMES, datetime.now(UTC))
+
+
+def keeping(kept: Store) -> Keeper:
+    return Keeper(Own(kept, NAMES, SystemClock()), SystemClock(), poll_s=0.01)
 
 
 @asynccontextmanager
@@ -66,7 +72,7 @@ async def test_a_new_certificate_is_served_to_new_connections() -> None:
     first, second = made(), made()
     live = LiveContext()
     live.use(first)
-    async with greeting(live.context) as port:
+    async with greeting(live) as port:
         assert await greeted(port, first) == b"hello\n"
         live.use(second)
         assert await greeted(port, second) == b"hello\n"
@@ -79,7 +85,7 @@ async def test_a_pair_that_does_not_fit_changes_nothing() -> None:
     live = LiveContext()
     live.use(first)
     mixed = authority.Material(second.ca, second.certificate, first.key)
-    async with greeting(live.context) as port:
+    async with greeting(live) as port:
         with pytest.raises(ssl.SSLError):
             live.use(mixed)
         assert await greeted(port, first) == b"hello\n"
@@ -99,7 +105,7 @@ async def test_no_handshake_fails_while_certificates_change() -> None:
             live.use(both[turn % 2])
             await asyncio.sleep(0)
 
-    async with greeting(live.context) as port, asyncio.TaskGroup() as group:
+    async with greeting(live) as port, asyncio.TaskGroup() as group:
         group.create_task(rotate())
         for _ in range(10):
             async with asyncio.TaskGroup() as clients:
@@ -113,7 +119,7 @@ async def test_tls_before_1_2_is_refused() -> None:
     material = made()
     live = LiveContext()
     live.use(material)
-    async with greeting(live.context) as port:
+    async with greeting(live) as port:
         assert await greeted(port, material, ssl.TLSVersion.TLSv1_2) == b"hello\n"
         assert await greeted(port, material, ssl.TLSVersion.TLSv1_3) == b"hello\n"
         with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -122,7 +128,7 @@ async def test_tls_before_1_2_is_refused() -> None:
 
 async def test_a_directory_is_made_and_only_the_owner_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "certs"
-    keeper = Keeper(DirectoryStore(folder), NAMES, SystemClock())
+    keeper = keeping(DirectoryStore(folder))
     await keeper.start()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == dict.fromkeys(("ca.crt", "tls.crt", "tls.key", "ca.key"), 0o600)
@@ -135,9 +141,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 async def test_a_second_start_serves_what_the_first_kept(tmp_path: Path) -> None:
-    await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+    await keeping(DirectoryStore(tmp_path)).start()
     kept = contents(tmp_path)
-    await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+    await keeping(DirectoryStore(tmp_path)).start()
     assert contents(tmp_path) == kept
 
 
@@ -169,7 +175,7 @@ async def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, te
     await DirectoryStore(tmp_path).save(made())
     (tmp_path / name).write_text(text)
     with pytest.raises(UnusableError, match=f"{name} {words}") as caught:
-        await Keeper(DirectoryStore(tmp_path), NAMES, SystemClock()).start()
+        await keeping(DirectoryStore(tmp_path)).start()
     assert isinstance(caught.value, ConfigError)
     assert str(tmp_path) in str(caught.value)
 
@@ -184,7 +190,7 @@ async def test_a_strangers_key_that_does_not_fit_is_named(tmp_path: Path) -> Non
 
 async def test_a_folder_that_cannot_be_written_is_a_wrong_setting() -> None:
     with pytest.raises(ConfigError, match="--cert-dir"):
-        await Keeper(DirectoryStore(Path("/proc/nowhere")), NAMES, SystemClock()).start()
+        await keeping(DirectoryStore(Path("/proc/nowhere"))).start()
 
 
 class Crash(Exception):
@@ -220,12 +226,12 @@ async def test_a_crash_at_any_file_leaves_what_the_next_start_puts_right(
         await DirectoryStore(tmp_path).save(changed)
     monkeypatch.undo()
 
-    keeper = Keeper(DirectoryStore(tmp_path), NAMES, SystemClock())
+    keeper = keeping(DirectoryStore(tmp_path))
     await keeper.start()
     kept = await DirectoryStore(tmp_path).load()
     assert kept is not None
     assert authority.renewed(kept, NAMES, now) is kept
-    async with greeting(keeper.live.context) as port:
+    async with greeting(keeper.live) as port:
         assert await greeted(port, kept) == b"hello\n"
     # And it is still renewed when its time comes.
     assert authority.renewed(kept, NAMES, now + timedelta(days=61)) is not kept
@@ -241,7 +247,7 @@ async def test_what_breaks_while_it_runs_ends_nothing(tmp_path: Path) -> None:
             return await super().load()
 
     await DirectoryStore(tmp_path).save(first)
-    keeper = Keeper(Watched(tmp_path), NAMES, SystemClock(), poll_s=0.01)
+    keeper = keeping(Watched(tmp_path))
     await keeper.start()
 
     async def looked(times: int) -> None:
@@ -249,7 +255,7 @@ async def test_what_breaks_while_it_runs_ends_nothing(tmp_path: Path) -> None:
         while len(loads) < until:  # noqa: ASYNC110 - the keeper tells nobody
             await asyncio.sleep(0.01)
 
-    async with greeting(keeper.live.context) as port, asyncio.TaskGroup() as group:
+    async with greeting(keeper.live) as port, asyncio.TaskGroup() as group:
         running = group.create_task(keeper.run())
         for name in ("ca.key", "tls.key", "ca.crt"):
             kept = (tmp_path / name).read_text()
@@ -262,7 +268,7 @@ async def test_what_breaks_while_it_runs_ends_nothing(tmp_path: Path) -> None:
 
 async def test_files_that_somebody_exchanges_are_served_soon(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    keeper = Keeper(store, NAMES, SystemClock(), poll_s=0.01)
+    keeper = keeping(store)
     await keeper.start()
     other = made()
 
@@ -270,7 +276,7 @@ async def test_files_that_somebody_exchanges_are_served_soon(tmp_path: Path) -> 
         while keeper.ca_bundle != other.ca:  # noqa: ASYNC110 - the keeper tells nobody
             await asyncio.sleep(0.01)
 
-    async with greeting(keeper.live.context) as port, asyncio.TaskGroup() as group:
+    async with greeting(keeper.live) as port, asyncio.TaskGroup() as group:
         running = group.create_task(keeper.run())
         (tmp_path / "tls.key").write_text("half a change")
         await store.save(other)

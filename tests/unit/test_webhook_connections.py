@@ -13,7 +13,7 @@ from aiohttp import web
 
 from allocator.runtime.flags import HostPort
 from certs import authority
-from certs.reload import LiveContext
+from certs.tls import LiveContext
 from webhook.connections import Connections
 from webhook.server import listening
 
@@ -52,7 +52,7 @@ async def serving(*, head_s: float = HEAD_S, limit: int = 100) -> AsyncIterator[
     app.router.add_get("/", at_once)
     app.router.add_get("/slow", slow)
     connections = Connections(head_s=head_s, limit=limit)
-    async with listening(app, HostPort("127.0.0.1", 0), live.context, connections) as port:
+    async with listening(app, HostPort("127.0.0.1", 0), live, connections) as port:
         yield Listener(port, material.ca)
 
 
