@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain.fields import some_of
 from allocator.domain.json_annotation import PREFIX, JsonAnnotation, is_plain, quoted
 from allocator.domain.networks import interfaces_in_order
-from allocator.domain.patterns import is_pattern
+from allocator.domain.patterns import is_pattern, pattern_problem
 from allocator.domain.selector_rules import SUBDOMAIN, SUBDOMAIN_LIMIT
 
 if TYPE_CHECKING:
@@ -58,18 +58,35 @@ class PoolNames:
     clean_gateway: bool = False
 
 
-def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[Asked, ...]:
-    """What the pod asks for: `ippools` beats `ippool`; nothing when it has neither.
+def asked_by_pod(annotations: Mapping[str, str]) -> tuple[Asked, ...]:
+    """What the pod asks for, whichever interface asks: `ippools` beats `ippool`; nothing when it has neither.
 
-    `ippool` is about `interface`, which asks; `ippools` is about all of its items, and `interface` must be among them.
-    `clean_gateway` is that of the CNI configuration; `ippools` items carry their own. errors.Invalid with the
-    annotation's name, the place and a right example when the text is malformed or leaves the interface out.
+    `interface` stays empty where it can only mean the one that asks. errors.Invalid with the annotation's name, the
+    place and a right example when the text is malformed.
     """
     if (text := annotations.get(IPPOOLS.key)) is not None:
-        return _from_ippools(text, interface, annotations)
+        return tuple(_placed(_items(text), annotations))
     if (text := annotations.get(IPPOOL.key)) is not None:
-        return (_from_ippool(text, interface, clean_gateway=clean_gateway),)
+        return (_from_ippool(text),)
     return ()
+
+
+def pools_of_pod(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[Asked, ...]:
+    """What the pod asks for when `interface` asks, which must be among the items of `ippools`.
+
+    `clean_gateway` is that of the CNI configuration; `ippools` items carry their own. errors.Invalid as asked_by_pod
+    has it, and when the interface is left out.
+    """
+    if (text := annotations.get(IPPOOLS.key)) is None:
+        asked = asked_by_pod(annotations)
+        return tuple(replace(each, interface=interface, clean_gateway=clean_gateway) for each in asked)
+    items = _items(text)
+    asked = tuple(replace(each, interface=each.interface or interface) for each in _placed(items, annotations))
+    interfaces = [each.interface for each in asked]
+    if interface not in interfaces:
+        places = "" if items[0].interface else " (by the items' places)"
+        raise IPPOOLS.wrong("", f'does not list the interface "{interface}", only {some_of(interfaces)}{places}')
+    return asked
 
 
 def pools_of_namespace(annotations: Mapping[str, str], interface: str, *, clean_gateway: bool) -> tuple[Asked, ...]:
@@ -92,24 +109,26 @@ def problem_of(names: Sequence[str]) -> str:
         is_name = SUBDOMAIN.fullmatch(name) or (is_pattern(name) and is_plain(name))
         if len(name) > SUBDOMAIN_LIMIT or not is_name:
             return f"lists {quoted(name)}, which cannot be the name of a SpiderIPPool"
+        if is_pattern(name) and (problem := pattern_problem(name)):
+            return f"is malformed: {problem}"
         if name in names[:index]:
             return f'lists the pool "{name}" twice'
     return ""
 
 
-def _from_ippool(text: str, interface: str, *, clean_gateway: bool) -> Asked:
+def _from_ippool(text: str) -> Asked:
     if text.lstrip().startswith(("{", "[", '"')):
         item = IPPOOL.members(IPPOOL.parsed(text))
-        return Asked(interface, str(IPPOOL), _families(item, IPPOOL, ""), clean_gateway)
+        return Asked("", str(IPPOOL), _families(item, IPPOOL, ""), clean_gateway=False)
     names = tuple(name.strip() for name in text.split(","))
     if problem := problem_of(names):
         raise IPPOOL.wrong("", problem)
-    return Asked(interface, str(IPPOOL), {}, clean_gateway, names)
+    return Asked("", str(IPPOOL), {}, clean_gateway=False, names=names)
 
 
-def _from_ippools(text: str, interface: str, annotations: Mapping[str, str]) -> tuple[Asked, ...]:
-    items = IPPOOLS.items(IPPOOLS.parsed(text))
-    asked = [_from_item(raw, f"[{index}]") for index, raw in enumerate(items)]
+def _items(text: str) -> list[Asked]:
+    """The items of `ippools`, all with names or all without."""
+    asked = [_from_item(raw, f"[{index}]") for index, raw in enumerate(IPPOOLS.items(IPPOOLS.parsed(text)))]
     total = sum(len(names) for each in asked for names in each.by_version.values())
     if total > MAX_NAMES:
         raise IPPOOLS.wrong("", f"lists {total} pools, {MAX_NAMES} are the most")
@@ -117,16 +136,24 @@ def _from_ippools(text: str, interface: str, annotations: Mapping[str, str]) -> 
     if any(named) and not all(named):
         index = named.index(False)
         raise IPPOOLS.wrong(f"[{index}].interface", "must name the interface, as other items do: name all or none")
-    if not any(named):
-        asked = _named_by_place(asked, interface, annotations)
+    return asked
+
+
+def _placed(items: Sequence[Asked], annotations: Mapping[str, str]) -> list[Asked]:
+    """Items without names: each is about the interface that Multus makes at its place, the cluster's own first.
+
+    The original names them in the order in which the ADDs come. A single item can only mean the one that asks.
+    """
+    asked = list(items)
+    if len(items) > 1 and not items[0].interface:
+        made = interfaces_in_order(annotations)
+        made += [f"net{place}" for place in range(len(made), len(items))]
+        asked = [replace(each, interface=name) for each, name in zip(items, made, strict=False)]
     interfaces = [each.interface for each in asked]
     for index, name in enumerate(interfaces):
         if name in interfaces[:index]:
             raise IPPOOLS.wrong(f"[{index}].interface", f'"{name}" is listed twice')
-    if interface not in interfaces:
-        places = "" if all(named) else " (by the items' places)"
-        raise IPPOOLS.wrong("", f'does not list the interface "{interface}", only {some_of(interfaces)}{places}')
-    return tuple(asked)
+    return asked
 
 
 def _from_item(raw: object, where: str) -> Asked:
@@ -138,18 +165,6 @@ def _from_item(raw: object, where: str) -> Asked:
     if not isinstance(clean, bool):
         raise IPPOOLS.wrong(f"{where}.cleangateway", "must be true or false")
     return Asked(name, str(IPPOOLS), _families(item, IPPOOLS, where), clean)
-
-
-def _named_by_place(asked: Sequence[Asked], interface: str, annotations: Mapping[str, str]) -> list[Asked]:
-    """Items without names: each is about the interface that Multus makes at its place, the cluster's own first.
-
-    The original names them in the order in which the ADDs come. A single item can only mean the one that asks.
-    """
-    if len(asked) == 1:
-        return [replace(asked[0], interface=interface)]
-    made = interfaces_in_order(annotations)
-    made += [f"net{place}" for place in range(len(made), len(asked))]
-    return [replace(each, interface=name) for each, name in zip(asked, made, strict=False)]
 
 
 def _families(item: Mapping[str, object], annotation: JsonAnnotation, where: str) -> Mapping[Version, tuple[str, ...]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain import errors
+from allocator.domain import errors, filters
 from allocator.domain.annotations import Asked, PoolNames, pools_of_namespace, pools_of_pod, problem_of
-from allocator.domain.networks import network_of, qualified
-from allocator.domain.patterns import PatternError, expanded, is_pattern
+from allocator.domain.filters import Refusal
+from allocator.domain.networks import network_of
+from allocator.domain.patterns import expanded, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,18 +47,6 @@ class Surroundings:
     master: Master | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a pool does not serve the pod: the filter's name and a sentence for the user. `pool` may be a pattern."""
-
-    pool: str
-    filter: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.pool}: {self.why}"
-
-
 def summary(refusals: Iterable[Refusal]) -> str:
     """All refusals in one line: pools that share their reasons stand together, and few are spelled out."""
     whys: dict[str, list[str]] = {}
@@ -91,7 +80,7 @@ def listed(request: AddRequest, pod: Pod, around: Surroundings, pools: Mapping[s
         or _configured(request)
     )
     if asked:
-        return tuple(_resolved(each, pools) for each in asked)
+        return tuple(resolved(each, pools) for each in asked)
     by_version = _by_family(sorted(name for name, pool in pools.items() if pool.default), pools)
     if not by_version:
         raise errors.NoPool(
@@ -112,15 +101,15 @@ def _configured(request: AddRequest) -> tuple[Asked, ...]:
     return (Asked(request.interface.name, source, by_version, request.clean_gateway),) if by_version else ()
 
 
-def _resolved(asked: Asked, pools: Mapping[str, Pool]) -> PoolNames:
-    """Patterns become the names of pools of their family, in alphabetical order: the same pod gets the same list."""
-    try:
-        if asked.names:
-            by_version = _by_family(_of_short_form(asked, pools), pools)
-        else:
-            by_version = {version: _expanded(names, version, pools) for version, names in asked.by_version.items()}
-    except PatternError as error:
-        raise errors.Invalid(f"the {asked.source} is malformed: {error}") from None
+def resolved(asked: Asked, pools: Mapping[str, Pool]) -> PoolNames:
+    """Patterns become the names of pools of their family, in alphabetical order: the same pod gets the same list.
+
+    errors.NoPool when a name of the short form is not among the pools, so that its family is not known.
+    """
+    if asked.names:
+        by_version = _by_family(_of_short_form(asked, pools), pools)
+    else:
+        by_version = {version: _expanded(names, version, pools) for version, names in asked.by_version.items()}
     return PoolNames(asked.interface, asked.source, by_version, asked.clean_gateway)
 
 
@@ -130,10 +119,10 @@ def _expanded(names: Iterable[str], version: Version, pools: Mapping[str, Pool])
 
 def _of_short_form(asked: Asked, pools: Mapping[str, Pool]) -> tuple[str, ...]:
     names = expanded(asked.names, pools)
-    unknown = [_unknown(name, "SpiderIPPool") for name in names if name not in pools]
-    if unknown:
+    refusals = [unknown(name, "SpiderIPPool") for name in names if name not in pools]
+    if refusals:
         # The others may not do: this may be the only pool of its family.
-        raise errors.NoPool(f"the {asked.source} cannot be followed: {summary(unknown)}", doubtful(unknown))
+        raise errors.NoPool(f"the {asked.source} cannot be followed: {summary(refusals)}", doubtful(refusals))
     return names
 
 
@@ -171,7 +160,7 @@ def sift(
     for name in names:
         pool = pools.get(name)
         if pool is None:
-            refusals.append(_unknown(name, f"IPv{subject.version} SpiderIPPool"))
+            refusals.append(unknown(name, f"IPv{subject.version} SpiderIPPool"))
         elif found := [*_refusals(pool, subject, around)]:
             refusals += found
         elif not usable(pool):
@@ -182,7 +171,7 @@ def sift(
     return tuple(sorted(admitted, key=_rank, reverse=True)), tuple(refusals)
 
 
-def _unknown(name: str, kind: str) -> Refusal:
+def unknown(name: str, kind: str) -> Refusal:
     if is_pattern(name):
         return Refusal(name, "pattern", f"no {kind} has such a name")
     return Refusal(name, "exists", "there is no SpiderIPPool of this name")
@@ -201,13 +190,14 @@ def _rank(pool: Pool) -> tuple[bool, ...]:
 
 
 def _refusals(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Refusal]:
+    pod = subject.pod
     if pool.problem:
         yield Refusal(pool.name, "readable", pool.problem)
         return
-    yield from _refused_by_state(pool, subject.version)
-    yield from _refused_by_place(pool, subject.pod, around)
-    if pool.pod_affinity is not None and not pool.pod_affinity.matches(subject.pod.labels):
-        yield Refusal(pool.name, "podAffinity", "the pod's labels do not match spec.podAffinity")
+    yield from filters.by_state(pool, subject.version)
+    yield from filters.by_node(pool, pod.node, around.node_labels)
+    yield from filters.by_namespace(pool, pod.namespace, around.namespace_labels)
+    yield from filters.by_pod(pool, pod.labels)
     if pool.multus_names:
         yield from _refused_by_network(pool, subject, around)
     if around.master is not None:
@@ -239,32 +229,5 @@ def _refused_by_network(pool: Pool, subject: Subject, around: Surroundings) -> I
     if network is None:
         why = f"nothing says which network {subject.interface} belongs to, and spec.multusName asks for one"
         yield Refusal(pool.name, "multusName", why)
-    elif network not in {qualified(name, around.own_namespace) for name in pool.multus_names}:
-        yield Refusal(pool.name, "multusName", f"network {network} of {subject.interface} is not in spec.multusName")
-
-
-def _refused_by_state(pool: Pool, version: Version) -> Iterator[Refusal]:
-    if pool.edition.terminating:
-        yield Refusal(pool.name, "terminating", "the pool is being deleted")
-    if pool.disabled:
-        yield Refusal(pool.name, "disabled", "the pool is disabled (spec.disable)")
-    if pool.unadopted:
-        why = "status.allocatedIPs holds records of another Spiderpool, which this one has not taken over"
-        yield Refusal(pool.name, "adoption", why)
-    if pool.version != version:
-        yield Refusal(pool.name, "family", f"the pool is IPv{pool.version}, listed for IPv{version}")
-
-
-def _refused_by_place(pool: Pool, pod: Pod, around: Surroundings) -> Iterator[Refusal]:
-    """Names beat labels: where names are given, the labels are not looked at, as in the original."""
-    if pool.node_names:
-        if pod.node not in pool.node_names:
-            yield Refusal(pool.name, "nodeName", f"node {pod.node} is not in spec.nodeName")
-    elif pool.node_affinity is not None and not pool.node_affinity.matches(around.node_labels):
-        yield Refusal(pool.name, "nodeAffinity", f"the labels of node {pod.node} do not match spec.nodeAffinity")
-    if pool.namespace_names:
-        if pod.namespace not in pool.namespace_names:
-            yield Refusal(pool.name, "namespaceName", f"namespace {pod.namespace} is not in spec.namespaceName")
-    elif pool.namespace_affinity is not None and not pool.namespace_affinity.matches(around.namespace_labels):
-        why = f"the labels of namespace {pod.namespace} do not match spec.namespaceAffinity"
-        yield Refusal(pool.name, "namespaceAffinity", why)
+    else:
+        yield from filters.by_network(pool, network, subject.interface, own_namespace=around.own_namespace)

@@ -26,6 +26,15 @@ def is_pattern(name: str) -> bool:
     return not _MAGIC.isdisjoint(name)
 
 
+def pattern_problem(name: str) -> str:
+    """What keeps the name from being a pattern, or nothing."""
+    try:
+        _regex(name)
+    except PatternError as error:
+        return str(error)
+    return ""
+
+
 def expanded(listed: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     """The list with each pattern replaced, in its place, by those of `names` that it matches, in alphabetical order.
 

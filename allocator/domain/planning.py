@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Version
     from allocator.domain.annotations import PoolNames
     from allocator.domain.basis import Basis
-    from allocator.domain.candidates import Refusal, Surroundings
+    from allocator.domain.candidates import Surroundings
+    from allocator.domain.filters import Refusal
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
 

@@ -125,7 +125,7 @@ def test_a_pattern_gives_the_same_order_whatever_the_cache_holds_first(pools: di
 
 
 def test_a_malformed_pattern_is_refused_with_its_annotation() -> None:
-    with pytest.raises(errors.Invalid, match=r'annotation ipam\.spidernet\.io/ippool is malformed: "rack\[" is no pat'):
+    with pytest.raises(errors.Invalid, match=r'ipam\.spidernet\.io/ippool at ipv4 is malformed: "rack\[" is no pat'):
         names_of({IPPOOL: '{"ipv4": ["rack["]}'})
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from allocator.domain.addresses import IntervalSet, parse_address
-from allocator.domain.candidates import DOUBTFUL, Master, Refusal, Subject, Surroundings, doubtful, sift, summary
+from allocator.domain.candidates import DOUBTFUL, Master, Subject, Surroundings, doubtful, sift, summary
+from allocator.domain.filters import Refusal
 from allocator.domain.pool import Edition, Pool
 from allocator.domain.selectors import LabelSelector, Requirement
 from tests.unit import values
