@@ -54,9 +54,12 @@ def parse_network(text: str, version: Version | None = None) -> Network:
     AddressError otherwise, naming the canonical form where there is one.
     """
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        # An address alone would be read as a network of one address, which nobody means.
+        network = ipaddress.ip_network(text, strict=False) if "/" in text else None
     except ValueError:
-        raise AddressError(f'"{text}" is not a CIDR: write 10.0.0.0/24 or fd00::/64') from None
+        network = None
+    if network is None:
+        raise AddressError(f'"{text}" is not a CIDR: write 10.0.0.0/24 or fd00::/64')
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise AddressError(f'"{text}" is IPv4-mapped: write the IPv4 network')
     if version is not None and network.version != version:
