@@ -18,6 +18,7 @@ from allocator.domain.addresses import version_of
 from allocator.domain.basis import Basis
 from allocator.domain.candidates import SHOWN, summary
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
+from allocator.domain.overlapping import owners
 from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.reclaim import may_run
 from allocator.domain.record import Record, State
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Address, Version
     from allocator.domain.attachments import Sandbox
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.request import AddRequest, DelRequest, Pod
     from allocator.world import World
 
@@ -253,7 +255,7 @@ class Allocator:
         if changed := await self._confirmation.changed_pool(fresh, basis):
             raise errors.Conflict(f"SpiderIPPool {changed} changed, and may have a free address now")
         raise errors.Exhausted(
-            f"no free IPv{want.version} address: {_told(exhausted, want)}. "
+            f"no free IPv{want.version} address: {_told(exhausted, want, basis)}. "
             "Add addresses to spec.ips, or list one more pool for the pod; "
             f"kubectl get sia --field-selector spec.pool={want.pools[0].name} shows who has them"
         )
@@ -327,12 +329,16 @@ class Allocator:
                 _log.warning("record_not_dropped", address=str(move.before.address), why=str(error))
 
 
-def _told(exhausted: Sequence[errors.Exhausted], want: Want) -> str:
+def _told(exhausted: Sequence[errors.Exhausted], want: Want, basis: Basis) -> str:
     """Why no pool gives an address: few are spelled out, so that the advice behind them still fits an event."""
-    whys = [str(each) for each in exhausted[:SHOWN]]
+    whys = [f"{each}{_ceded(basis.overlap(pool))}" for pool, each in zip(want.pools[:SHOWN], exhausted, strict=False)]
     if len(exhausted) > SHOWN:
         whys.append(f"{len(exhausted) - SHOWN} more pools have no free address")
     return "; ".join([*whys, *([summary(want.refusals)] if want.refusals else [])])
+
+
+def _ceded(overlap: Overlap | None) -> str:
+    return f" ({owners(overlap)} {overlap.ceded.size} more)" if overlap is not None and overlap.ceded else ""
 
 
 def _wishes(pod: Pod) -> Wishes:

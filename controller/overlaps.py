@@ -4,48 +4,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allocator.domain.overlap import extent_of
-from allocator.domain.overlapping import overlapping
+from allocator.domain.overlapping import overlaps
+from allocator.kube.codec import Malformed, decode_pool, is_unadopted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from allocator.domain.overlap import Extent
+    from allocator.domain.overlapping import Overlap
+    from allocator.domain.pool import Pool
     from allocator.kube.resources import Object
 
 
 class Overlaps:
     def __init__(self) -> None:
-        self._editions: dict[str, tuple[str, int]] = {}
-        self._extents: dict[str, Extent] = {}
-        self._others: Mapping[str, Sequence[str]] = {}
+        self._seen: dict[str, tuple[str, int, bool]] = {}
+        self._pools: dict[str, Pool] = {}
+        self._overlaps: Mapping[str, Overlap] = {}
         self._stale = False
 
     def note(self, name: str, raw: Object | None) -> None:
-        """The pool as it is now; None when it is gone. A change of its status or labels costs nothing."""
+        """The pool as it is now; None when it is gone. A change of its counts or labels costs nothing."""
         if raw is None:
-            self._stale |= self._editions.pop(name, None) is not None
-            self._extents.pop(name, None)
+            self._stale |= self._seen.pop(name, None) is not None
+            self._pools.pop(name, None)
             return
-        edition = (raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0)))
-        if self._editions.get(name) == edition:
+        seen = (raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0)), is_unadopted(raw))
+        if self._seen.get(name) == seen:
             return
-        self._editions[name] = edition
+        self._seen[name] = seen
         self._stale = True
-        extent = extent_of(raw)
-        if extent is None:
-            self._extents.pop(name, None)
-        else:
-            self._extents[name] = extent
+        try:
+            self._pools[name] = decode_pool(raw)
+        except Malformed:
+            # It has nothing; the projection tells of it.
+            self._pools.pop(name, None)
 
-    def of(self, name: str) -> Sequence[str]:
-        return self._others.get(name, ())
+    def of(self, name: str) -> Overlap | None:
+        return self._overlaps.get(name)
 
     def bring_up_to_date(self) -> frozenset[str]:
         """The pools for which it is not as it was when this was last called."""
         if not self._stale:
             return frozenset()
-        before, self._others = self._others, overlapping(self._extents.values())
+        before, self._overlaps = self._overlaps, overlaps(self._pools.values())
         self._stale = False
-        names = before.keys() | self._others.keys()
-        return frozenset(name for name in names if before.get(name, ()) != self._others.get(name, ()))
+        names = before.keys() | self._overlaps.keys()
+        return frozenset(name for name in names if before.get(name) != self._overlaps.get(name))

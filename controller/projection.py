@@ -19,6 +19,7 @@ from controller.overlaps import Overlaps
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.projection import PoolStatus
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
@@ -118,7 +119,8 @@ class Projection:
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
         for pool in {record.pool for record in (old, new) if record is not None}:
-            self._touch(pool)
+            for name in (pool, *_others(self._overlaps.of(pool))):
+                self._touch(name)
             raw = self._books.pools.get(pool)
             if raw is not None and raw["metadata"].get("deletionTimestamp") and not self._books.of_pool(pool):
                 # It may have been the last one that held up the deletion.
@@ -222,13 +224,15 @@ class Projection:
             return project_unreadable(
                 edition, why, records, before=before, now=now, scanned=scanned, with_text=with_text
             )
+        overlap = self._overlaps.of(pool.name)
         return project(
             pool,
             records,
             self._books.reserved(pool.version),
             before=before,
             now=now,
-            overlapping=self._overlaps.of(pool.name),
+            overlap=overlap,
+            strangers=[record for name in _others(overlap) for record in self._books.of_pool(name)],
             scanned=scanned,
             with_text=with_text,
         )
@@ -237,6 +241,10 @@ class Projection:
         written = await self._client.replace(SPIDER_IP_POOLS, encode_status(raw, status), subresource="status")
         # Shown to ourselves at once, so that the next turn starts from what was written.
         self._books.pools.note(written)
+
+
+def _others(overlap: Overlap | None) -> tuple[str, ...]:
+    return () if overlap is None else (*overlap.earlier, *overlap.later)
 
 
 def _needs_scan(raw: Object) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from allocator.domain.overlapping import overlaps, usable
 from allocator.domain.pool import reserved_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from allocator.domain.addresses import IntervalSet, Version
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Pool, Reservation
 
 
@@ -28,15 +30,22 @@ class Basis:
         self._limit = limit
         self._reserved: dict[Version, IntervalSet] = {}
         self._usable: dict[str, IntervalSet] = {}
+        self._overlaps: Mapping[str, Overlap] | None = None
 
     def usable(self, pool: Pool) -> IntervalSet:
-        """What the pool may hand out, taken or not (invariant I2). The same object for the same pool."""
+        """What the pool may hand out, taken or not. The same object for the same pool."""
         if pool.name not in self._usable:
             if pool.version not in self._reserved:
                 self._reserved[pool.version] = reserved_of(pool.version, self.reservations)
-            usable = pool.usable(self._reserved[pool.version])
-            self._usable[pool.name] = usable if self._limit is None else usable.head(self._limit)
+            found = usable(pool, self._reserved[pool.version], self.overlap(pool))
+            self._usable[pool.name] = found if self._limit is None else found.head(self._limit)
         return self._usable[pool.name]
+
+    def overlap(self, pool: Pool) -> Overlap | None:
+        """None when the pool overlaps no other."""
+        if self._overlaps is None:
+            self._overlaps = overlaps(self.pools.values())
+        return self._overlaps.get(pool.name)
 
     def is_of(self, pools: Mapping[str, Pool], reservations: Sequence[Reservation]) -> bool:
         """Whether this is still the newest: neither has been read again since."""

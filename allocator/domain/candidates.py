@@ -9,12 +9,14 @@ from allocator.domain import errors, filters
 from allocator.domain.annotations import Asked, PoolNames, pools_of_namespace, pools_of_pod, problem_of
 from allocator.domain.filters import Refusal
 from allocator.domain.networks import network_of
+from allocator.domain.overlapping import ceded_to
 from allocator.domain.patterns import expanded, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from allocator.domain.addresses import Address, IntervalSet, Version
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
 
@@ -149,11 +151,13 @@ def sift(
     around: Surroundings,
     *,
     usable: Callable[[Pool], IntervalSet],
+    overlap: Callable[[Pool], Overlap | None] = lambda _: None,
 ) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
     """The pools that serve this pod, in the order to try them, and all reasons why each of the others does not.
 
     The more a pool is tied to pods, nodes and namespaces, the earlier it is tried; between equals the listed order
-    stands, so that the user's list is a fall-back list. `usable` gives what a pool may hand out, taken or not.
+    stands, so that the user's list is a fall-back list. `usable` gives what a pool may hand out, taken or not, and
+    `overlap` how it stands to pools that it overlaps.
     """
     admitted: list[Pool] = []
     refusals: list[Refusal] = []
@@ -164,8 +168,7 @@ def sift(
         elif found := [*_refusals(pool, subject, around)]:
             refusals += found
         elif not usable(pool):
-            why = "spec.excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips"
-            refusals.append(Refusal(name, "addresses", why if pool.ips else "spec.ips is empty"))
+            refusals.append(Refusal(name, "addresses", _why_nothing(pool, overlap(pool))))
         else:
             admitted.append(pool)
     return tuple(sorted(admitted, key=_rank, reverse=True)), tuple(refusals)
@@ -175,6 +178,14 @@ def unknown(name: str, kind: str) -> Refusal:
     if is_pattern(name):
         return Refusal(name, "pattern", f"no {kind} has such a name")
     return Refusal(name, "exists", "there is no SpiderIPPool of this name")
+
+
+def _why_nothing(pool: Pool, overlap: Overlap | None) -> str:
+    if not pool.ips:
+        return "spec.ips is empty"
+    if overlap is not None and overlap.ceded:
+        return f"nothing of spec.ips is left: {ceded_to(overlap)}"
+    return "spec.excludeIPs, SpiderReservedIPs and the gateway leave no address of spec.ips"
 
 
 def _rank(pool: Pool) -> tuple[bool, ...]:

@@ -244,7 +244,10 @@ def _wants(names: PoolNames | None, holder: Holder, seen: Snapshot, have: set[Ve
         if version in have or version not in seen.versions:
             continue
         subject = Subject(seen.pod, holder.interface, version)
-        pools, refusals = sift(listed_names, seen.basis.pools, subject, seen.around, usable=seen.basis.usable)
+        basis = seen.basis
+        pools, refusals = sift(
+            listed_names, basis.pools, subject, seen.around, usable=basis.usable, overlap=basis.overlap
+        )
         if not pools:
             raise _no_pool(version, names, refusals)
         wants.append(Want(holder, version, pools, refusals))

@@ -9,6 +9,7 @@ from allocator.domain.addresses import IntervalSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from allocator.domain.addresses import Address, Network, Version
     from allocator.domain.selectors import LabelSelector
@@ -33,6 +34,7 @@ class Edition:
 class Pool:
     name: str
     edition: Edition
+    created: datetime
     version: Version
     subnet: Network
     ips: IntervalSet
@@ -58,7 +60,7 @@ class Pool:
         return self.ips - self.excludes
 
     def usable(self, reserved: IntervalSet) -> IntervalSet:
-        """What may be handed out: the total without reservations and without the gateway (invariant I2)."""
+        """What the text offers: the total without reservations and without the gateway (invariant I2)."""
         gateway = [] if self.gateway is None else [self.gateway]
         return self.total - reserved - IntervalSet.addresses(self.version, gateway)
 

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from allocator.domain import fields
 from allocator.domain.addresses import IntervalSet
+from allocator.domain.overlapping import ceded_to, owners, successors, usable
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
 
@@ -14,13 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Edition, Pool
     from allocator.domain.record import Record
 
 # Beyond so many records the text would slow every watcher down, and end at etcd's limit of 1.5 MiB an object.
 TEXT_LIMIT: Final = 5000
-# How many addresses a message names before it says "and n more".
-NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ class _Counts:
     usable: IntervalSet
     free: IntervalSet
     outside: tuple[Record, ...]
+    ceded: tuple[Record, ...]
 
 
 def project(  # noqa: PLR0913 - a pool, its surroundings and what was said before
@@ -76,24 +78,24 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
     *,
     before: PoolStatus,
     now: datetime,
-    overlapping: Sequence[str] = (),
+    overlap: Overlap | None = None,
+    strangers: Iterable[Record] = (),
     scanned: bool = False,
     with_text: bool = True,
 ) -> PoolStatus:
     """The status that the records give. `scanned`: they were listed live after this edition of the pool was seen.
 
-    `overlapping` names the other pools that this one shares addresses with, or whose networks cross its own.
-    Without `with_text` the text of `before` stands. Equal input gives an equal status, so that an unchanged one
-    needs no write.
+    `overlap` is how the pool stands to those that it overlaps, and `strangers` are the records of those. Without
+    `with_text` the text of `before` stands. Equal input gives an equal status, so that an unchanged one needs no write.
     """
-    counts = _count(pool, tuple(records), reserved)
+    counts = _count(pool, _in_use(records), _in_use(strangers), reserved, overlap)
     return PoolStatus(
         total=pool.total.count,
         allocated=len(counts.in_use),
         free=counts.free.count,
         allocated_ips=allocated_text(counts.in_use) if with_text else before.allocated_ips,
         observed_generation=pool.edition.generation if scanned else before.observed_generation,
-        conditions=_conditions(pool.edition, _findings(pool, counts, overlapping), before, now),
+        conditions=_conditions(pool.edition, _findings(pool, counts, overlap), before, now),
     )
 
 
@@ -138,15 +140,21 @@ def allocated_text(in_use: Sequence[Record]) -> str | None:
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))
 
 
-def _count(pool: Pool, records: tuple[Record, ...], reserved: IntervalSet) -> _Counts:
-    usable = pool.usable(reserved)
-    in_use = _in_use(records)
+def _count(
+    pool: Pool,
+    in_use: tuple[Record, ...],
+    strangers: tuple[Record, ...],
+    reserved: IntervalSet,
+    overlap: Overlap | None,
+) -> _Counts:
+    mine, offered = usable(pool, reserved, overlap), pool.usable(reserved)
     # A cooling address counts as free: when nothing else is left, a pod gets it (invariant I9).
-    taken = (record.address for record in in_use)
+    taken = (record.address for record in (*in_use, *strangers))
     # A pool made anew under an old name may be of the other family than the records of its predecessor.
-    free = usable - IntervalSet.addresses(pool.version, (each for each in taken if each.version == pool.version))
-    outside = tuple(record for record in in_use if record.address not in usable)
-    return _Counts(in_use, usable, free, outside)
+    free = mine - IntervalSet.addresses(pool.version, (each for each in taken if each.version == pool.version))
+    outside = tuple(record for record in in_use if record.address not in offered)
+    ceded = tuple(record for record in in_use if overlap is not None and record.address in overlap.ceded)
+    return _Counts(in_use, mine, free, outside, ceded)
 
 
 def _in_use(records: Iterable[Record]) -> tuple[Record, ...]:
@@ -175,17 +183,17 @@ def _conditions(
     return tuple(found)
 
 
-def _findings(pool: Pool, counts: _Counts, overlapping: Sequence[str]) -> dict[str, _Finding]:
+def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str, _Finding]:
     """By condition type."""
-    free, usable = counts.free.count, counts.usable.count
-    tells = f"{free} of {usable} usable addresses are free"
-    nearly = free * 10 <= usable
+    free, usable_count = counts.free.count, counts.usable.count
+    tells = f"{free} of {usable_count} usable addresses are free"
+    nearly = free * 10 <= usable_count
     findings = {
-        "Ready": _readiness(pool, counts),
+        "Ready": _readiness(pool, counts, overlap),
         "Exhausted": (free == 0, "NoFreeAddress" if free == 0 else "FreeAddresses", tells),
         "NearlyExhausted": (nearly, "FewFreeAddresses" if nearly else "FreeAddresses", tells),
         "InUseOutsideSpec": _outside(counts.outside),
-        "Overlapping": _overlap(overlapping),
+        "Overlapping": _overlapping(overlap, counts),
     }
     if len(counts.in_use) > TEXT_LIMIT:
         told = f"status.allocatedIPs lists up to {TEXT_LIMIT} addresses; the SpiderIPAddress objects list all"
@@ -193,13 +201,14 @@ def _findings(pool: Pool, counts: _Counts, overlapping: Sequence[str]) -> dict[s
     return findings
 
 
-def _readiness(pool: Pool, counts: _Counts) -> _Finding:
+def _readiness(pool: Pool, counts: _Counts, overlap: Overlap | None) -> _Finding:
     if pool.edition.terminating:
         return _TERMINATING
     if pool.disabled:
         return False, "Disabled", "spec.disable is true: addresses in use stay, new ones are not handed out"
     if not counts.usable:
-        return False, "NoUsableAddress", "spec.ips is empty, or everything in it is excluded or reserved"
+        lost = f", or {ceded_to(overlap)}" if overlap is not None and overlap.ceded else ""
+        return False, "NoUsableAddress", f"spec.ips is empty, or everything in it is excluded or reserved{lost}"
     return True, "Serving", "the pool hands out addresses"
 
 
@@ -207,29 +216,38 @@ def _unreadable(why: str) -> _Finding:
     return False, "Unreadable", f"no address is handed out, because the spec cannot be read: {why}"
 
 
-def _overlap(others: Sequence[str]) -> _Finding:
-    if not others:
+def _overlapping(overlap: Overlap | None, counts: _Counts) -> _Finding:
+    """Who has the overlap, what the others do meanwhile, and how it ends."""
+    if overlap is None:
         return False, "NoOverlap", "no other pool offers an address of this one or has a network that crosses its own"
-    named = ", ".join(others[:NAMED])
-    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    message = (
-        f"shares addresses with, or has a network that crosses that of, SpiderIPPool {named}{more}; no address goes to "
-        "two pods, but what these pools count as free is not: exclude what is shared in all but one"
-    )
-    return True, "OverlapsPools", message
+    told = []
+    if overlap.ceded:
+        told.append(f"{ceded_to(overlap)}: this pool does not hand that out")
+    elif overlap.earlier:
+        told.append(f"{owners(overlap)} a network that crosses this one's, but no address of this pool lies in it")
+    if counts.ceded:
+        told.append(
+            f"{len(counts.ceded)} of it stay in use through this pool until their pods go: {_listed(counts.ceded)}"
+        )
+    if overlap.later:
+        told.append(f"{successors(overlap)} only what does not overlap this pool")
+    ways = "delete one of those whose networks cross" if overlap.crosses else "exclude what is shared in one of them"
+    return True, "OverlapsPools", f"{'; '.join(told)}. No address goes to two pods; {ways}"
 
 
 def _outside(records: tuple[Record, ...]) -> _Finding:
     if not records:
         return False, "AllInside", "every address in use is one that the spec offers"
-    ordered = sorted(records, key=lambda record: (record.address.version, int(record.address)))
-    named = ", ".join(_named(record) for record in ordered[:NAMED])
-    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
     message = (
-        f"{len(ordered)} in use but excluded, reserved, the gateway or not in spec.ips: {named}{more}; "
+        f"{len(records)} in use but excluded, reserved, the gateway or not in spec.ips: {_listed(records)}; "
         "they stay until their pods go: delete the pods, or offer the addresses again"
     )
     return True, "HoldersOutsideSpec", message
+
+
+def _listed(records: Iterable[Record]) -> str:
+    ordered = sorted(records, key=lambda record: (record.address.version, int(record.address)))
+    return fields.some_of([_named(record) for record in ordered])
 
 
 def _named(record: Record) -> str:

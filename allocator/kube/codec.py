@@ -57,6 +57,7 @@ def decode_pool(raw: Object) -> Pool:
         return Pool(
             name=name,
             edition=decode_edition(raw),
+            created=_created(raw),
             version=version,
             subnet=subnet,
             ips=IntervalSet.parse(version, spec.get("ips") or ()),
@@ -85,6 +86,7 @@ def unreadable_pool(raw: Object, problem: str) -> Pool:
     return Pool(
         name=raw["metadata"]["name"],
         edition=decode_edition(raw),
+        created=_created(raw),
         version=version,
         subnet=nowhere,
         ips=nothing,
@@ -141,7 +143,7 @@ def decode_record(raw: Object) -> Record:
         pool=str(spec.get("pool", "")),
         state=State.CONFLICT,
         holder=None,
-        since=decode_time(meta.get("creationTimestamp")) or EPOCH,
+        since=_created(raw),
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
     )
@@ -157,6 +159,10 @@ def decode_record(raw: Object) -> Record:
         )
     except (KeyError, ValueError, TypeError):
         return unreadable
+
+
+def _created(raw: Object) -> datetime:
+    return decode_time(raw["metadata"].get("creationTimestamp")) or EPOCH
 
 
 def encode_record(record: Record) -> Object:

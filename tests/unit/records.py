@@ -51,6 +51,7 @@ def a_pool(*items: str, subnet: str = "10.20.0.0/16", excludes: tuple[str, ...] 
         **{
             "name": "a",
             "edition": edition,
+            "created": NOON,
             "version": version,
             "subnet": network,
             "ips": IntervalSet.parse(version, items),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from allocator.domain.addresses import IntervalSet
+from allocator.domain.overlapping import Overlap
 from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project, project_unreadable
 from allocator.domain.record import State
 from allocator.kube.pool_status import decode_status, encode_status
@@ -132,11 +133,73 @@ def test_a_reservation_over_an_address_in_use_is_reported() -> None:
     assert condition(found, "InUseOutsideSpec").status == "True"
 
 
-def test_the_first_five_pools_that_overlap_are_named() -> None:
+def overlap(earlier: str = "", later: str = "", ceded: tuple[str, ...] = (), *, crosses: bool = False) -> Overlap:
+    return Overlap(tuple(earlier.split()), tuple(later.split()), IntervalSet.parse(4, ceded), crosses)
+
+
+SHARED = overlap("b", ceded=("10.20.0.15-10.20.0.19",))
+
+
+def test_a_pool_counts_only_what_earlier_pools_leave_it() -> None:
+    found = status([a_record("10.20.0.10")], overlap=SHARED)
+    assert (found.total, found.allocated, found.free) == (10, 1, 4)
+    assert condition(found, "Exhausted").message == "4 of 5 usable addresses are free"
+
+
+def test_what_is_in_use_through_a_pool_that_overlaps_is_not_free() -> None:
+    found = status(
+        overlap=overlap(later="b"), strangers=[a_record("10.20.0.10", pool="b"), cooling("10.20.0.11", until_s=1)]
+    )
+    assert (found.allocated, found.free) == (0, 9)
+
+
+def test_holders_in_the_overlap_are_not_outside_the_spec_and_the_condition_names_them() -> None:
+    found = status([a_record("10.20.0.15"), a_record("10.20.0.10")], overlap=SHARED)
+    assert condition(found, "InUseOutsideSpec").status == "False"
+    assert (
+        "1 of it stay in use through this pool until their pods go: 10.20.0.15 (shop/cart)"
+        in condition(found, "Overlapping").message
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param(
+            SHARED,
+            "SpiderIPPool b, made earlier, has 10.20.0.15-10.20.0.19: this pool does not hand that out. "
+            "No address goes to two pods; exclude what is shared in one of them",
+            id="the later one",
+        ),
+        pytest.param(
+            overlap(later="b c"),
+            "SpiderIPPools b, c, made later, hand out only what does not overlap this pool. "
+            "No address goes to two pods; exclude what is shared in one of them",
+            id="the earlier one",
+        ),
+        pytest.param(
+            overlap("b", crosses=True),
+            "SpiderIPPool b, made earlier, has a network that crosses this one's, but no address of this pool lies in "
+            "it. No address goes to two pods; delete one of those whose networks cross",
+            id="networks that cross",
+        ),
+    ],
+)
+def test_who_has_the_overlap_is_told_and_what_to_do(given: Overlap, told: str) -> None:
+    found = condition(status(overlap=given), "Overlapping")
+    assert (found.status, found.reason, found.message) == ("True", "OverlapsPools", told)
     assert condition(status(), "Overlapping").status == "False"
-    found = condition(status(overlapping=["b", "c", "d", "e", "f", "g"]), "Overlapping")
-    assert (found.status, found.reason) == ("True", "OverlapsPools")
-    assert "SpiderIPPool b, c, d, e, f and 1 more;" in found.message
+
+
+def test_the_first_five_pools_that_overlap_are_named() -> None:
+    found = condition(status(overlap=overlap(later="b c d e f g")), "Overlapping")
+    assert "SpiderIPPools b, c, d, e, f and 1 more, made later" in found.message
+
+
+def test_a_pool_whose_addresses_all_belong_to_an_earlier_one_is_not_ready_and_says_whose_they_are() -> None:
+    found = condition(status(overlap=overlap("b", ceded=("10.20.0.10-10.20.0.19",))), "Ready")
+    assert (found.status, found.reason) == ("False", "NoUsableAddress")
+    assert "SpiderIPPool b, made earlier, has 10.20.0.10-10.20.0.19" in found.message
 
 
 def test_a_pool_that_cannot_be_read_serves_nothing_and_says_why() -> None:

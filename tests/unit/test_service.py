@@ -400,6 +400,7 @@ async def _refusal(allocator: Allocator, pod: Pod) -> Exception | None:
 async def test_many_addresses_taken_through_an_overlapping_pool_neither_hang_nor_hide_the_next_pool(
     world: MemoryWorld,
 ) -> None:
+    world.pools.live.clear()
     wide = values.pool("wide", "10.20.0.0-10.20.3.255", "10.20.0.0/22")
     world.pools.put(wide, values.pool("b", "10.20.8.1", "10.20.8.0/24"))
     for index in range(1024):
@@ -428,10 +429,11 @@ async def test_an_address_that_cools_in_an_overlapping_pool_is_the_last_choice_o
 
 
 async def test_an_address_taken_through_an_overlapping_pool_is_not_given_twice(world: MemoryWorld) -> None:
-    world.pools.put(values.pool("b", "10.20.0.10-10.20.0.12"))
     allocator = world.allocator()
     for index in range(3):
         await allocator.allocate(values.request(arrives(world, values.pod(f"cart-{index}", f"u{index}"))))
+    # An older pool is given what the younger one hands out.
+    world.pools.put(values.pool("b", "10.20.0.10-10.20.0.12", created=values.NOON - timedelta(hours=1)))
     late = arrives(world, values.pod("late", "late"), '{"ipv4": ["b"]}')
     with pytest.raises(errors.Exhausted, match="b: no free address"):
         await allocator.allocate(values.request(late))

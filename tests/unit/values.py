@@ -19,6 +19,7 @@ def pool(name: str, items: str, subnet: str = "10.20.0.0/24", **changes: Any) ->
     made = Pool(
         name=name,
         edition=Edition(f"uid-{name}", 1),
+        created=NOON,
         version=version,
         subnet=network,
         ips=IntervalSet.parse(version, [items]),
