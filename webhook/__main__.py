@@ -22,11 +22,13 @@ from certs.source import Given, Own
 from certs.store import SECRET_NAME, DirectoryStore, SecretStore, Store
 from webhook import server
 from webhook.entries import NAME, Registration, ServiceTarget, UrlTarget
+from webhook.in_use import InUse
 from webhook.known_pools import KnownPools
 from webhook.metrics import Metrics
 from webhook.neighbours import Neighbours
 from webhook.registration import Registrar
 from webhook.rules import Policy, Rules
+from webhook.side_by_side import SideBySide
 
 log = logs.get_logger("webhook")
 
@@ -86,7 +88,8 @@ async def serve(settings: Config) -> None:
             await keeper.start_when_given()
         else:
             await keeper.start()
-        rules = Rules(_policy(settings.conf), pools=pools, subnets=subnets)
+        beside = SideBySide(pools, subnets if settings.conf.enable_spider_subnet else None)
+        rules = Rules(_policy(settings.conf), beside, InUse(client))
         judges = [metrics.watching(judge) for judge in rules.judges()]
         app = server.application(judges, is_ready)
         port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live))
@@ -130,7 +133,7 @@ def _is_reachable(listen: flags.HostPort) -> bool:
 def _policy(conf: config.Conf) -> Policy:
     return Policy(
         families=Families(ipv4=conf.enable_ipv4, ipv6=conf.enable_ipv6),
-        protects_deletion=conf.enable_validating_resources_deleted_webhook is True,
+        protects_deletion=conf.enable_validating_resources_deleted_webhook is not False,
     )
 
 

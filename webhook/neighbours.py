@@ -76,13 +76,20 @@ class Neighbours:
         entry = self._recent.get(extent.name)
         return entry is not None and entry[1] == extent
 
+    def stored(self, name: str) -> Object | None:
+        """The object as the cache shows it."""
+        return self.cache.get(name)
+
     async def read(self, name: str) -> Extent | None:
         """What stands now, by a live read."""
+        live = await self.read_stored(name)
+        return None if live is None else extent_of(live)
+
+    async def read_stored(self, name: str) -> Object | None:
         try:
-            live = await self._client.get(self._resource, name)
+            return await self._client.get(self._resource, name)
         except errors.NotFound:
             return None
-        return extent_of(live)
 
     def _on_change(self, change: Change) -> None:
         self._learn(change)

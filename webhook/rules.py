@@ -1,7 +1,8 @@
-"""The judgement of each kind: completion for the mutating side, the rules for both.
+"""The judgement of each custom kind: completion for the mutating side, the rules for both.
 
 The mutating side refuses as well, with everything that is wrong: the API server would ask the schema next, and the
-validating side only when that has no complaint, so the user would learn the problems one after the other.
+validating side only when that has no complaint, so the user would learn the problems one after the other. Warnings are
+the validating side's, which is asked last.
 """
 
 from __future__ import annotations
@@ -10,22 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from allocator.domain import defaulting, validation
+from allocator.domain import defaulting, usage, validation
 from allocator.domain.jsonpatch import patch_of
-from allocator.domain.overlap import extent_of, newly_taken, pool_clashes, subnet_clashes
+from webhook.in_use import DERIVED
 from webhook.paths import CUSTOM, Judge
 from webhook.review import Allowed, Denied, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from allocator.domain.errors import FieldError
-    from allocator.domain.overlap import Clash, Extent
     from allocator.domain.validation import Families
-    from webhook.neighbours import Neighbours
+    from webhook.in_use import InUse
     from webhook.review import Object, Request, Verdict
+    from webhook.side_by_side import SideBySide
 
-Completion: TypeAlias = Callable[[Any], dict[str, Any]]
 Creation: TypeAlias = Callable[[Any, "Families"], "list[FieldError]"]
 Change: TypeAlias = Callable[[Any, Any, "Families"], "list[FieldError]"]
 
@@ -34,23 +32,23 @@ Change: TypeAlias = Callable[[Any, Any, "Families"], "list[FieldError]"]
 class OwnRules:
     """What one object of a kind is held to by itself."""
 
-    complete: Completion
     create: Creation
     update: Change
 
 
 OWN_RULES: Final = {
-    "SpiderIPPool": OwnRules(defaulting.complete_pool, validation.validate_pool, validation.validate_pool_update),
-    "SpiderSubnet": OwnRules(defaulting.complete_subnet, validation.validate_subnet, validation.validate_subnet_update),
-    "SpiderReservedIP": OwnRules(
-        defaulting.complete_reservation, validation.validate_reservation, validation.validate_reservation_update
-    ),
+    "SpiderIPPool": OwnRules(validation.validate_pool, validation.validate_pool_update),
+    "SpiderSubnet": OwnRules(validation.validate_subnet, validation.validate_subnet_update),
+    "SpiderReservedIP": OwnRules(validation.validate_reservation, validation.validate_reservation_update),
     "SpiderEndpoint": OwnRules(
-        defaulting.complete_endpoint,
         lambda new, _families: validation.validate_endpoint(new),
         lambda _old, new, _families: validation.validate_endpoint(new),
     ),
 }
+FORCED: Final = (
+    f"forced by the annotation {usage.FORCE}: pods keep the addresses that they have, and the pool goes when the last "
+    f"one is released; take the annotation off when you are done"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +62,10 @@ class Policy:
 class Rules:
     """Judges requests; writes nothing. NotReadyError, ApiError and Unreachable come out when it cannot judge."""
 
-    def __init__(self, policy: Policy, *, pools: Neighbours, subnets: Neighbours) -> None:
+    def __init__(self, policy: Policy, neighbours: SideBySide, in_use: InUse) -> None:
         self._policy = policy
-        self._pools = pools
-        self._subnets = subnets
+        self._neighbours = neighbours
+        self._in_use = in_use
 
     def judges(self) -> list[Judge]:
         return [
@@ -81,31 +79,44 @@ class Rules:
             return Allowed()
         if _is_settled(request):
             return _fixed(request) or Allowed()
-        completed = OWN_RULES[request.kind].complete(request.new)
+        completed = self._completed(request)
         denied = await self._judge(request, completed)
         return denied or Allowed(patch_of(request.new, completed))
 
     async def validate(self, request: Request) -> Verdict:
         if request.operation == "DELETE":
-            return self._deletion(request)
+            return await self._deletion(request)
         if request.operation is None:
             return Allowed()
         if _is_settled(request):
             return _fixed(request) or Allowed()
         denied = await self._judge(request, request.new)
-        known = self._known(request.kind)
-        if denied is None and known is not None and not request.is_dry_run:
+        if denied is not None:
+            return denied
+        if not request.is_dry_run:
             # No await lies between the last look at the neighbours and this.
-            known.admitted({**request.new, "kind": request.kind})
-        return denied or Allowed()
+            self._neighbours.admitted(request)
+        return Allowed(warnings=await self._warnings(request))
+
+    def _completed(self, request: Request) -> Object:
+        match request.kind:
+            case "SpiderIPPool":
+                return defaulting.complete_pool(request.new, self._neighbours.owner_of(request.new))
+            case "SpiderSubnet":
+                return defaulting.complete_subnet(request.new)
+            case "SpiderReservedIP":
+                return defaulting.complete_reservation(request.new)
+            case _:
+                # SpiderEndpoints are written by agents, which leave nothing to complete.
+                return request.new
 
     async def _judge(self, request: Request, new: Object) -> Denied | None:
-        problems = self._own_problems(request, new)
-        clashes, taken = await self._clashes(request, new)
-        if taken:
+        if request.operation == "CREATE" and await self._neighbours.is_taken(request):
             message = f'{request.plural}.{request.group} "{request.name}" already exists'
             return Denied(409, "AlreadyExists", message)
-        problems += [clash.problem for clash in clashes]
+        problems = self._own_problems(request, new)
+        problems += await self._stranding(request, new)
+        problems += await self._neighbours.problems(request, new)
         return invalid(request, problems) if problems else None
 
     def _own_problems(self, request: Request, new: Object) -> list[FieldError]:
@@ -114,60 +125,51 @@ class Rules:
             return rules.create(new, self._policy.families)
         return rules.update(request.old, new, self._policy.families)
 
-    async def _clashes(self, request: Request, new: Object) -> tuple[list[Clash], bool]:
-        """What other objects forbid, each confirmed by a live read; and whether the name of a new one is taken."""
-        own = self._known(request.kind)
-        if own is None:
-            return [], False
-        is_new = request.operation == "CREATE"
-        if is_new and any(other.name == request.name for other in own.all()) and await own.read(request.name):
-            return [], True
-        mine = extent_of({**new, "kind": request.kind})
-        if mine is None:
-            return [], False
-        if not is_new:
-            mine = newly_taken(request.old, mine)
-        live: dict[Extent, Extent | None] = {}
-        # While one suspect is read, another may be admitted: nothing is decided before every suspect of the last
-        # look has been read.
-        while unread := [other for other in self._suspects(mine, is_new=is_new) if other not in live]:
-            for other in unread:
-                live[other] = await self._live(other)
-        standing = {extent for extent in live.values() if extent is not None}
-        return self._compare(mine, standing, is_new=is_new), False
+    async def _stranding(self, request: Request, new: Object) -> list[FieldError]:
+        """What of an edit takes away what is in use."""
+        if request.operation != "UPDATE" or usage.is_forced(new):
+            return []
+        match request.kind:
+            case "SpiderIPPool":
+                return await self._in_use.edit_of_pool(request.old, new)
+            case "SpiderSubnet":
+                return await self._in_use.edit_of_subnet(request.old, new)
+            case _:
+                return []
 
-    def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
-        subnets = self._subnets.all() if mine.kind == "SpiderSubnet" else []
-        return [clash.neighbour for clash in self._compare(mine, [*self._pools.all(), *subnets], is_new=is_new)]
+    async def _warnings(self, request: Request) -> tuple[str, ...]:
+        match request.kind:
+            case "SpiderReservedIP":
+                pools = self._neighbours.pools()
+                return tuple(await self._in_use.reservation(request.old, request.new, pools))
+            case "SpiderEndpoint":
+                return (DERIVED,)
+            case _:
+                is_shrunk = request.operation == "UPDATE" and usage.taken_away(request.old, request.new)
+                forced = (FORCED,) if is_shrunk and usage.is_forced(request.new) else ()
+                return (*forced, *self._neighbours.warnings(request))
 
-    @staticmethod
-    def _compare(mine: Extent, others: Iterable[Extent], *, is_new: bool) -> list[Clash]:
-        pools = [other for other in others if other.kind == "SpiderIPPool"]
-        if mine.kind == "SpiderIPPool":
-            clashes = pool_clashes(mine, pools)
-            # The network of a stored pool cannot change, so an edit of it is no occasion to complain about that.
-            return [clash for clash in clashes if is_new or clash.problem.field != "spec.subnet"]
-        subnets = [other for other in others if other.kind == "SpiderSubnet"]
-        return subnet_clashes(mine, subnets, pools) if is_new else []
-
-    async def _live(self, neighbour: Extent) -> Extent | None:
-        """The neighbour as it stands now. What was admitted a moment ago may not be stored yet, and counts as it is."""
-        known = self._known(neighbour.kind)
-        return neighbour if known is None or known.is_recent(neighbour) else await known.read(neighbour.name)
-
-    def _known(self, kind: str) -> Neighbours | None:
-        return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)
-
-    def _deletion(self, request: Request) -> Verdict:
-        known = self._known(request.kind)
-        if known is None:
-            return Allowed()
-        why = validation.validate_deletion({**request.old, "kind": request.kind})
-        if why is not None and self._policy.protects_deletion:
-            return _forbidden(request, why)
+    async def _deletion(self, request: Request) -> Verdict:
+        if request.kind == "SpiderEndpoint":
+            return Allowed(warnings=tuple(await self._in_use.deletion_of_endpoint(request.old)))
+        warnings: tuple[str, ...] = ()
+        if self._policy.protects_deletion and not _is_terminating(request.old):
+            if usage.is_forced(request.old):
+                warnings = (FORCED,)
+            elif why := await self._why_not_deleted(request):
+                return _forbidden(request, why)
         if not request.is_dry_run:
-            known.forget(request.name)
-        return Allowed()
+            self._neighbours.forget(request)
+        return Allowed(warnings=warnings)
+
+    async def _why_not_deleted(self, request: Request) -> str:
+        match request.kind:
+            case "SpiderIPPool":
+                return await self._in_use.deletion_of_pool(request.old)
+            case "SpiderSubnet":
+                return await self._in_use.deletion_of_subnet(request.old)
+            case _:
+                return ""
 
 
 def _is_settled(request: Request) -> bool:

@@ -98,6 +98,24 @@ def pool_clashes(pool: Extent, pools: Iterable[Extent]) -> list[Clash]:
     return clashes
 
 
+def owner_clashes(pool: Extent, subnets: Iterable[Extent]) -> list[Clash]:
+    """A pool with the network of a SpiderSubnet lies inside what that offers."""
+    clashes = []
+    for subnet in subnets:
+        if subnet.subnet == pool.subnet and (outside := pool.ips - subnet.ips):
+            message = (
+                f"{fields.some_of(outside.texts())} is not offered by {subnet.title}, which has this network: "
+                f"take it out, or add it to the subnet's ips"
+            )
+            clashes.append(Clash(subnet, FieldError("Forbidden", "spec.ips", message)))
+    return clashes
+
+
+def crossed(pool: Extent, subnets: Iterable[Extent]) -> list[Extent]:
+    """The SpiderSubnets whose networks overlap the pool's without being the same: they cannot account for it."""
+    return [subnet for subnet in subnets if subnet.subnet != pool.subnet and _overlaps(pool.subnet, subnet.subnet)]
+
+
 def subnet_clashes(subnet: Extent, subnets: Iterable[Extent], pools: Iterable[Extent]) -> list[Clash]:
     """Every subnet and pool that the given SpiderSubnet may not stand beside."""
     clashes = []

@@ -1,85 +1,175 @@
-"""Whether a change of ranges takes away what the object's own status says is in use.
+"""What a change or a deletion would take from those who use it: addresses from pods, ranges from pools.
 
 Only what the change itself takes away counts: trouble from before is no reason to refuse an edit, which may lessen it.
-
-The status is a copy that may be seconds old; it is early feedback. The allocator keeps addresses in use whatever the
-spec says, and the controller reports holders outside it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import fields
 from allocator.domain.addresses import AddressError, IntervalSet, parse_address
 from allocator.domain.errors import FieldError
+from allocator.domain.json_annotation import PREFIX
 from allocator.domain.overlap import extent_of, total_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from allocator.domain.addresses import Address, Version
     from allocator.domain.fields import Raw
+    from allocator.domain.overlap import Extent
+
+# On a pool or subnet, with the value "true": its addresses in use are no reason to refuse an edit or its deletion.
+FORCE: Final = PREFIX + "force-in-use"
+_HOW: Final = f'or force it with the annotation {FORCE}: "true"'
 
 
-def pool_usage(old: Raw, new: Raw) -> list[FieldError]:
-    """Addresses of `status.allocatedIPs` that the spec no longer offers; asked in O(used), whatever the ranges."""
-    before, total = _totals_of(old, new)
-    if before is None or total is None:
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who has an address; `who` in words, for example `pod shop/cart-0`."""
+
+    address: Address
+    who: str
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.who})"
+
+
+def is_forced(raw: Raw) -> bool:
+    annotations = fields.mapping_at(fields.mapping_at(raw, "metadata"), "annotations")
+    return annotations.get(FORCE) == "true"
+
+
+def taken_away(old: Raw, new: Raw) -> IntervalSet | None:
+    """What the stored object offers and the changed one does not; None when one of them cannot be read."""
+    before, after = extent_of(old), extent_of(new)
+    if before is None or after is None or before.version != after.version:
+        return None
+    # An item that cannot be read is another rule's problem; it takes nothing away by being written.
+    total = total_of(fields.mapping_at(new, "spec"), after.version)
+    return None if total is None else before.ips - total
+
+
+def newly_reserved(old: Raw, new: Raw) -> IntervalSet | None:
+    """What a SpiderReservedIP reserves and did not reserve before; None when it cannot be read."""
+    after = _reserved(new)
+    if after is None:
+        return None
+    before = _reserved(old)
+    return after if before is None or before.version != after.version else after - before
+
+
+def stranded(gone: IntervalSet, users: Iterable[User]) -> list[FieldError]:
+    """The problem of an edit that takes `gone` away from a pool with these users."""
+    hit = among(gone, users)
+    if not hit:
         return []
-    stranded = []
-    for text, record in _json_at(new, "allocatedIPs").items():
-        try:
-            address = parse_address(text, total.version)
-        except AddressError:
-            continue
-        if address in before and address not in total:
-            pod = record.get("pod", "") if isinstance(record, Mapping) else ""
-            stranded.append((int(address), f"{text} (pod {pod})" if pod else text))
-    if not stranded:
-        return []
-    users = fields.some_of([text for _, text in sorted(stranded)])
-    return [FieldError("Forbidden", "spec.ips", f"in use: {users}; keep them in ips, or delete the pods first")]
+    message = f"in use: {listing(hit)}; keep them in ips, or delete the pods first, {_HOW}"
+    return [FieldError("Forbidden", "spec.ips", message)]
 
 
-def subnet_usage(old: Raw, new: Raw) -> list[FieldError]:
-    """Ranges of `status.controlledIPPools` that the spec no longer offers."""
-    before, total = _totals_of(old, new)
-    if before is None or total is None:
-        return []
+def taken_from_pools(gone: IntervalSet, lent: Mapping[str, IntervalSet]) -> list[FieldError]:
+    """The problems of an edit that takes `gone` away from a subnet with these pools."""
     problems = []
-    for pool, lent in sorted(_json_at(new, "controlledIPPools").items()):
-        items = lent.get("ips") if isinstance(lent, Mapping) else None
-        try:
-            stranded = (IntervalSet.parse(total.version, items or ()) & before) - total
-        except (AddressError, TypeError):
-            continue
-        if stranded:
-            message = (
-                f'lent to SpiderIPPool "{pool}": {fields.some_of(stranded.texts())}; take them out of the pool first'
-            )
-            problems.append(FieldError("Forbidden", "spec.ips", message))
+    for pool, ranges in sorted(lent.items()):
+        if hit := ranges & gone:
+            message = f'lent to SpiderIPPool "{pool}": {fields.some_of(hit.texts())}; take them out of the pool first'
+            problems.append(FieldError("Forbidden", "spec.ips", f"{message}, {_HOW}"))
     return problems
 
 
-def _totals_of(old: Raw, new: Raw) -> tuple[IntervalSet | None, IntervalSet | None]:
-    """What the two specs offer; the family cannot change, so nothing can be said when it does."""
-    before, after = _total_of(old), _total_of(new)
-    if before is not None and after is not None and before.version != after.version:
-        return None, None
-    return before, after
+def why_not_deleted(users: Sequence[User]) -> str:
+    """What stands against the deletion of a pool; empty when nothing does."""
+    if not users:
+        return ""
+    count = f"{len(users)} of its addresses {'is' if len(users) == 1 else 'are'} in use"
+    return f"{count}: {listing(users)}; delete the pods first, {_HOW}"
 
 
-def _total_of(raw: Raw) -> IntervalSet | None:
-    """What the spec offers; None when it cannot be read, which is another rule's problem."""
-    extent = extent_of(raw)
-    return None if extent is None else total_of(fields.mapping_at(raw, "spec"), extent.version)
+def why_no_subnet_deleted(lent: Mapping[str, IntervalSet]) -> str:
+    """What stands against the deletion of a subnet; empty when nothing does."""
+    holders = sorted(pool for pool, ranges in lent.items() if ranges)
+    if not holders:
+        return ""
+    count = f"{len(holders)} SpiderIPPool{' has' if len(holders) == 1 else 's have'} addresses of it"
+    return f"{count}: {fields.some_of(holders)}; delete them first, {_HOW}"
 
 
-def _json_at(raw: Raw, key: str) -> Raw:
+def lent_by(subnet: Extent, status: Raw, pools: Iterable[Extent]) -> dict[str, IntervalSet]:
+    """Pool name -> what it has of the subnet, by the accounts in the subnet's `status` and by the pools' specs."""
+    nothing = IntervalSet(subnet.version)
+    lent: dict[str, IntervalSet] = {}
+    for name, entry in json_at(status, "controlledIPPools").items():
+        items = entry.get("ips") if isinstance(entry, Mapping) else None
+        try:
+            lent[name] = IntervalSet.parse(subnet.version, items or ()) & subnet.ips
+        except (AddressError, TypeError):
+            continue
+    for pool in pools:
+        if pool.subnet == subnet.subnet:
+            lent[pool.name] = lent.get(pool.name, nothing) | (pool.ips & subnet.ips)
+    return lent
+
+
+def beside_the_accounts(pool: Extent, status: Raw) -> list[FieldError]:
+    """The problem of an automatic pool whose addresses are not those that its subnet's `status` records for it."""
+    entry = json_at(status, "controlledIPPools").get(pool.name)
+    items = entry.get("ips") if isinstance(entry, Mapping) else None
+    try:
+        recorded = IntervalSet.parse(pool.version, items or ())
+    except (AddressError, TypeError):
+        recorded = IntervalSet(pool.version)
+    if pool.ips == recorded:
+        return []
+    has = fields.some_of(recorded.texts()) or "nothing"
+    message = (
+        f"belongs to an application and has what its SpiderSubnet lent it ({has}): "
+        "change the annotation ipam.spidernet.io/ippool-ip-number of the application instead"
+    )
+    return [FieldError("Forbidden", "spec.ips", message)]
+
+
+def users_of_status(raw: Raw, version: Version) -> list[User]:
+    """Those of `status.allocatedIPs`, which the original keeps; ours are address objects."""
+    users = []
+    for text, entry in json_at(fields.mapping_at(raw, "status"), "allocatedIPs").items():
+        try:
+            address = parse_address(text, version)
+        except AddressError:
+            continue
+        pod = entry.get("pod", "") if isinstance(entry, Mapping) else ""
+        users.append(User(address, f"pod {pod}" if pod else "nobody knows who"))
+    return users
+
+
+def among(addresses: IntervalSet, users: Iterable[User]) -> list[User]:
+    """The users of these addresses."""
+    return [user for user in users if user.address in addresses]
+
+
+def listing(users: Iterable[User]) -> str:
+    """The first few in the order of addresses, and how many more there are."""
+    return fields.some_of([str(user) for user in sorted(users, key=lambda user: int(user.address))])
+
+
+def json_at(parent: Raw, key: str) -> Raw:
     """The JSON object in the text; empty when it is none, because a broken copy is no reason to refuse."""
-    text = fields.mapping_at(raw, "status").get(key)
+    text = parent.get(key)
     try:
         value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, Mapping) else {}
+
+
+def _reserved(raw: Raw) -> IntervalSet | None:
+    spec = fields.mapping_at(raw, "spec")
+    version = spec.get("ipVersion")
+    if version not in (4, 6) or isinstance(version, bool):
+        return None
+    family: Version = 4 if version == 4 else 6
+    return total_of(spec, family)

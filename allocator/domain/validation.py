@@ -1,7 +1,7 @@
 """What is wrong with one object, all of it in one answer; empty means nothing.
 
 The functions take the object after completion (allocator/domain/defaulting.py). What needs other objects is in
-overlap.py.
+overlap.py, what needs to know who uses the object in usage.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from allocator.domain import fields, network_rules, usage
+from allocator.domain import fields, network_rules
 from allocator.domain.addresses import AddressError, parse_span
 from allocator.domain.fields import Problems
 from allocator.domain.selector_rules import SUBDOMAIN, check_selector, is_empty
@@ -56,10 +56,10 @@ def validate_pool(raw: Raw, families: Families) -> list[FieldError]:
 
 
 def validate_pool_update(old: Raw, new: Raw, families: Families) -> list[FieldError]:
-    """Rules of a change: what may not change, what must be right, and what is in use and taken away."""
+    """Rules of a change: what may not change, and what must be right."""
     problems = Problems()
     _check_unchanged(old, new, ("ipVersion", "subnet"), problems)
-    return problems.found + validate_pool(new, families) + usage.pool_usage(old, new)
+    return problems.found + validate_pool(new, families)
 
 
 def validate_subnet(raw: Raw, families: Families) -> list[FieldError]:
@@ -73,7 +73,7 @@ def validate_subnet(raw: Raw, families: Families) -> list[FieldError]:
 def validate_subnet_update(old: Raw, new: Raw, families: Families) -> list[FieldError]:
     problems = Problems()
     _check_unchanged(old, new, ("ipVersion", "subnet"), problems)
-    return problems.found + validate_subnet(new, families) + usage.subnet_usage(old, new)
+    return problems.found + validate_subnet(new, families)
 
 
 def validate_reservation(raw: Raw, families: Families) -> list[FieldError]:
@@ -110,13 +110,9 @@ def validate_endpoint(raw: Raw) -> list[FieldError]:
     return problems.found
 
 
-def validate_deletion(raw: Raw) -> str | None:
-    """Why a pool or subnet in use may not be deleted; None when nothing is in use."""
-    count = fields.mapping_at(raw, "status").get("allocatedIPCount")
-    if not isinstance(count, int) or count <= 0:
-        return None
-    users = "pods" if raw.get("kind") == "SpiderIPPool" else "pools"
-    return f"{count} of its addresses are in use by {users}: release them first"
+def is_automatic(pool: Raw) -> bool:
+    """Whether the pool was made for an application, by a controller."""
+    return AUTO_POOL_LABEL in fields.mapping_at(fields.mapping_at(pool, "metadata"), "labels")
 
 
 def _spec_of(raw: Raw, problems: Problems) -> Raw | None:
@@ -163,8 +159,7 @@ def _check_pod_affinity(raw: Raw, spec: Raw, problems: Problems) -> None:
     if not isinstance(selector, Mapping):
         check_selector(spec, "podAffinity", problems)
         return
-    labels = fields.mapping_at(fields.mapping_at(raw, "metadata"), "labels")
-    if AUTO_POOL_LABEL in labels:
+    if is_automatic(raw):
         for key in fields.mapping_at(selector, "matchLabels"):
             if key not in AUTO_POOL_KEYS:
                 problems.invalid("spec.podAffinity", key, "is no label of an automatic pool: take it out")

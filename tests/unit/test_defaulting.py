@@ -159,3 +159,42 @@ def test_any_object_is_judged_without_failing(raw: dict[str, Any]) -> None:
     validation.validate_pool_update(raw, defaulting.complete_pool(raw), families)
     validation.validate_subnet_update(raw, defaulting.complete_subnet(raw), families)
     validation.validate_reservation_update(raw, defaulting.complete_reservation(raw), families)
+
+
+OWNER: dict[str, Any] = {
+    "metadata": {"name": "dc1"},
+    "spec": {
+        "subnet": "10.20.0.0/16",
+        "gateway": "10.20.0.1",
+        "routes": [{"dst": "10.99.0.0/16", "gw": "10.20.0.254"}],
+    },
+}
+
+
+def test_a_pool_of_a_subnets_network_is_labelled_and_takes_over_what_it_leaves_out() -> None:
+    completed = defaulting.complete_pool({"metadata": {}, "spec": {"subnet": "10.20.0.0/16"}}, OWNER)
+    assert completed["metadata"]["labels"][defaulting.OWNER_LABEL] == "dc1"
+    assert "ownerReferences" not in completed["metadata"]
+    assert completed["spec"]["gateway"] == "10.20.0.1"
+    assert completed["spec"]["routes"] == OWNER["spec"]["routes"]
+    assert defaulting.complete_pool(completed, OWNER) == completed
+
+
+def test_what_a_pool_says_itself_stays_and_an_empty_list_keeps_the_subnets_routes_away() -> None:
+    spec = {"subnet": "10.20.0.0/16", "gateway": "10.20.0.9", "routes": []}
+    completed = defaulting.complete_pool({"metadata": {}, "spec": spec}, OWNER)
+    assert (completed["spec"]["gateway"], completed["spec"]["routes"]) == ("10.20.0.9", [])
+
+
+def test_what_is_taken_out_of_a_labelled_pool_stays_out() -> None:
+    labelled = defaulting.complete_pool({"metadata": {}, "spec": {"subnet": "10.20.0.0/16"}}, OWNER)
+    del labelled["spec"]["gateway"]
+    assert "gateway" not in defaulting.complete_pool(labelled, OWNER)["spec"]
+
+
+def test_the_name_of_a_subnet_that_is_too_long_for_a_label_ends_in_its_hash() -> None:
+    assert defaulting.owner_label("a" * 63) == "a" * 63
+    long, other = defaulting.owner_label("a" * 64), defaulting.owner_label("a" * 65)
+    assert len(long) == len(other) == 63
+    assert long != other
+    assert selector_rules.is_label_value(defaulting.owner_label("a" * 51 + "." * 2 + "b" * 60))

@@ -118,3 +118,25 @@ def test_a_stored_object_that_cannot_be_read_takes_up_nothing(spec: Any) -> None
 
 def test_a_stored_pool_without_a_family_still_counts() -> None:
     assert extent("old", "10.20.0.0/16", "10.20.0.1").version == 4
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        pytest.param(extent("p", "10.20.0.0/16", "10.20.0.5"), "", id="inside"),
+        pytest.param(extent("p", "10.20.0.0/16"), "", id="empty"),
+        pytest.param(extent("p", "10.20.0.0/24", "10.20.0.200"), "", id="another network"),
+        pytest.param(extent("p", "10.20.0.0/16", "10.20.0.98-10.20.0.101"), "10.20.0.100-10.20.0.101", id="beyond"),
+    ],
+)
+def test_a_pool_of_a_subnets_network_lies_inside_what_the_subnet_offers(pool: Extent, words: str) -> None:
+    clashes = overlap.owner_clashes(pool, [extent("dc1", "10.20.0.0/16", "10.20.0.1-10.20.0.99", kind="SpiderSubnet")])
+    assert [(c.problem.type, c.problem.field) for c in clashes] == ([("Forbidden", "spec.ips")] if words else [])
+    assert all(f'{words} is not offered by SpiderSubnet "dc1"' in clash.problem.message for clash in clashes)
+
+
+def test_a_pool_whose_network_crosses_a_subnets_is_seen() -> None:
+    pool = extent("p", "10.20.0.0/24")
+    subnets = [extent(n, net, kind="SpiderSubnet") for n, net in (("a", "10.20.0.0/16"), ("b", "10.21.0.0/16"))]
+    subnets += [extent("same", "10.20.0.0/24", kind="SpiderSubnet"), extent("six", "::/0", kind="SpiderSubnet")]
+    assert [subnet.name for subnet in overlap.crossed(pool, subnets)] == ["a"]

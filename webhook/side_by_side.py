@@ -1,0 +1,122 @@
+"""What the pools and subnets that stand already forbid, each confirmed by a live read before it refuses anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allocator.domain import fields, usage, validation
+from allocator.domain.overlap import (
+    crossed,
+    extent_of,
+    newly_taken,
+    owner_clashes,
+    pool_clashes,
+    subnet_clashes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from allocator.domain.errors import FieldError
+    from allocator.domain.overlap import Clash, Extent
+    from webhook.neighbours import Neighbours
+    from webhook.review import Object, Request
+
+
+class SideBySide:
+    """`subnets` is None where the feature is switched off (enableSpiderSubnet)."""
+
+    def __init__(self, pools: Neighbours, subnets: Neighbours | None) -> None:
+        self._pools = pools
+        self._subnets = subnets
+
+    def pools(self) -> Sequence[Extent]:
+        return self._pools.all()
+
+    def owner_of(self, pool: Object) -> Object | None:
+        """The stored SpiderSubnet that has the pool's network; the first by name, should there be more."""
+        extent = extent_of(pool)
+        if extent is None or self._subnets is None:
+            return None
+        same = (subnet.name for subnet in self._subnets.all() if subnet.subnet == extent.subnet)
+        return next((raw for name in sorted(same) if (raw := self._subnets.stored(name)) is not None), None)
+
+    async def is_taken(self, request: Request) -> bool:
+        """Whether there is an object of this kind and name."""
+        known = self._known(request.kind)
+        if known is None or not any(other.name == request.name for other in known.all()):
+            return False
+        return await known.read(request.name) is not None
+
+    async def problems(self, request: Request, new: Object) -> list[FieldError]:
+        """Nothing is awaited after the last look at the neighbours: who calls `admitted` at once has seen them all."""
+        mine = extent_of({**new, "kind": request.kind})
+        if mine is None or self._known(request.kind) is None:
+            return []
+        is_new = request.operation == "CREATE"
+        problems = await self._of_automatic(request, new, mine)
+        if not is_new:
+            mine = newly_taken(request.old, mine)
+        live: dict[Extent, Extent | None] = {}
+        # While one suspect is read, another may be admitted: nothing is decided before every suspect of the last
+        # look has been read.
+        while unread := [other for other in self._suspects(mine, is_new=is_new) if other not in live]:
+            for other in unread:
+                live[other] = await self._live(other)
+        standing = {extent for extent in live.values() if extent is not None}
+        return problems + [clash.problem for clash in self._compare(mine, standing, is_new=is_new)]
+
+    def warnings(self, request: Request) -> list[str]:
+        """What may stand, but hardly as it was meant."""
+        mine = extent_of({**request.new, "kind": request.kind})
+        if request.kind != "SpiderIPPool" or mine is None or self._subnets is None:
+            return []
+        return [
+            f"spec.subnet {mine.subnet} crosses {other.subnet} of {other.title}: the subnet does not account for this "
+            "pool; write the same network to have it do so"
+            for other in crossed(mine, self._subnets.all())
+        ]
+
+    def admitted(self, request: Request) -> None:
+        """Count the object, which is about to be stored, as standing."""
+        if (known := self._known(request.kind)) is not None:
+            known.admitted({**request.new, "kind": request.kind})
+
+    def forget(self, request: Request) -> None:
+        """The object is about to be deleted: what was admitted of it no longer counts."""
+        if (known := self._known(request.kind)) is not None:
+            known.forget(request.name)
+
+    async def _of_automatic(self, request: Request, pool: Object, mine: Extent) -> list[FieldError]:
+        """A pool that was made for an application has what its subnet's accounts say, and nobody else's wishes."""
+        before = extent_of(request.old)
+        is_same = before is not None and before.ips == mine.ips
+        if self._subnets is None or is_same or not validation.is_automatic(pool):
+            return []
+        owner = self.owner_of(pool)
+        live = None if owner is None else await self._subnets.read_stored(owner["metadata"]["name"])
+        status = fields.mapping_at(live or {}, "status")
+        return [] if live is None else usage.beside_the_accounts(mine, status)
+
+    def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
+        subnets = [] if self._subnets is None else self._subnets.all()
+        return [clash.neighbour for clash in self._compare(mine, [*self._pools.all(), *subnets], is_new=is_new)]
+
+    @staticmethod
+    def _compare(mine: Extent, others: Iterable[Extent], *, is_new: bool) -> list[Clash]:
+        others = list(others)
+        pools = [other for other in others if other.kind == "SpiderIPPool"]
+        subnets = [other for other in others if other.kind == "SpiderSubnet"]
+        if mine.kind == "SpiderIPPool":
+            clashes = [*pool_clashes(mine, pools), *owner_clashes(mine, subnets)]
+            # The network of a stored pool cannot change, so an edit of it is no occasion to complain about that.
+            return [clash for clash in clashes if is_new or clash.problem.field != "spec.subnet"]
+        return subnet_clashes(mine, subnets, pools) if is_new else []
+
+    async def _live(self, neighbour: Extent) -> Extent | None:
+        """The neighbour as it stands now. What was admitted a moment ago may not be stored yet, and counts as it is."""
+        known = self._known(neighbour.kind)
+        return neighbour if known is None or known.is_recent(neighbour) else await known.read(neighbour.name)
+
+    def _known(self, kind: str) -> Neighbours | None:
+        return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)
