@@ -24,6 +24,7 @@ from webhook import server
 from webhook.entries import NAME, Registration, ServiceTarget, UrlTarget
 from webhook.in_use import InUse
 from webhook.known_pools import KnownPools
+from webhook.listener import listening
 from webhook.metrics import Metrics
 from webhook.neighbours import Neighbours
 from webhook.registration import Registrar
@@ -83,7 +84,7 @@ async def serve(settings: Config) -> None:
             (metrics.application(), settings.metrics_listen),
         ):
             if listen is not None:
-                await stack.enter_async_context(server.listening(app, listen, None))
+                await stack.enter_async_context(listening(app, listen, None))
         if settings.certificates is Certificates.GIVEN:
             await keeper.start_when_given()
         else:
@@ -92,7 +93,7 @@ async def serve(settings: Config) -> None:
         rules = Rules(_policy(settings.conf), beside, InUse(client))
         judges = [metrics.watching(judge) for judge in rules.judges()]
         app = server.application(judges, is_ready)
-        port = await stack.enter_async_context(server.listening(app, settings.listen, keeper.live))
+        port = await stack.enter_async_context(listening(app, settings.listen, keeper.live))
         log.info("listening", host=settings.listen.host, port=port)
         async with asyncio.TaskGroup() as group:
             group.create_task(keeper.run(), name="certificates")

@@ -1,28 +1,42 @@
-"""Connections that keep the server waiting are closed, and there are never more than it has descriptors for.
+"""Connections that keep the server waiting are closed, and there are never more than it has memory and descriptors for.
 
-aiohttp bounds how long a connection is idle, not how long the head of a request takes: whoever sends half of one on
-many connections would use up all descriptors, and the API server could open none.
+asyncio and aiohttp bound neither how many connections there are, nor how long the head of a request may take: whoever
+opens many, and sends nothing or half of a request, would use everything up, and the API server could open none. So
+connections are accepted here, and counted before TLS has cost anything.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import resource
+import socket
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from allocator.runtime import logs
 
-# From the handshake, or the first byte of a further request, to the end of its headers: milliseconds, usually.
-HEAD_S: Final = 5.0
-# Three API servers with 200 changes each under way, three times.
-MOST: Final = 2048
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+log = logs.get_logger(__name__)
+
+# For the handshake and the head of the first request, or the head of a further one: milliseconds, usually. And for a
+# client to take its answer.
+PATIENCE_S: Final = 5.0
+# Three API servers with 200 changes each under way, and half as many again. asyncio spends 0.3 MiB on each.
+MOST: Final = 1024
+# As many are accepted before it is somebody else's turn.
+AT_ONCE: Final = 64
+# Without descriptors nothing can be accepted for a while.
+PAUSE_S: Final = 0.2
 
 
 def default_limit() -> int:
-    """A quarter of the descriptors is left for handshakes, files and our own requests."""
+    """A quarter of the descriptors is left for files and our own requests."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft * 3 // 4)
 
@@ -30,70 +44,188 @@ def default_limit() -> int:
 class Connections:
     """All connections of a listener. `middleware` has to be the outermost of its application."""
 
-    def __init__(self, *, head_s: float = HEAD_S, limit: int | None = None) -> None:
-        self.head_s = head_s
+    def __init__(self, *, patience_s: float = PATIENCE_S, limit: int | None = None) -> None:
+        self.patience_s = patience_s
         self._limit = default_limit() if limit is None else limit
-        self._open: dict[web.RequestHandler, _Connection] = {}
+        # Those that did something last are at the end.
+        self._open: dict[_Connection, None] = {}
+        self._with_head: dict[web.RequestHandler, _Connection] = {}
 
-    def factory(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
-        """What asyncio makes the protocol of each connection with."""
-        return lambda: _Connection(self, server())
+    @contextlib.asynccontextmanager
+    async def accepted(
+        self, listeners: Sequence[socket.socket], server: web.Server, tls: ssl.SSLContext | None
+    ) -> AsyncIterator[None]:
+        """Serve, within the block, whoever connects to one of the listeners, which are closed at its end."""
+        async with asyncio.TaskGroup() as group:
+            acceptors = [_Acceptor(self, listener, server, tls, group) for listener in listeners]
+            try:
+                yield
+            finally:
+                for acceptor in acceptors:
+                    acceptor.close()
+                for connection in [each for each in self._open if each.is_new]:
+                    connection.close()
 
     @web.middleware
     async def middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        connection = self._open.get(request.protocol)
+        connection = self._with_head.get(request.protocol)
         if connection is None:  # it was closed meanwhile
             return await handler(request)
-        connection.head_is_whole()
+        connection.begin_answer(request)
         try:
             return await handler(request)
         finally:
-            connection.is_answering = False
+            connection.end_answer()
+            if connection in self._open:
+                self._open[connection] = self._open.pop(connection)
 
-    def opened(self, connection: _Connection) -> None:
-        """When there are too many, the one goes that has kept us waiting longest; the new one if none does."""
-        if len(self._open) >= self._limit:
-            waiting = (each for each in self._open.values() if each.is_waiting)
-            next(waiting, connection).close()
-        self._open[connection.handler] = connection
+    def make_room(self) -> bool:
+        """Close the one that has kept us waiting longest, else the one that has been idle longest."""
+        waiting = (each for each in self._open if each.is_waiting)
+        idle = (each for each in self._open if each.is_idle)
+        victim = next(itertools.chain(waiting, idle), None)
+        if victim is None:
+            return False
+        self.closed(victim)
+        victim.close()
+        return True
+
+    def opened(self, connection: _Connection) -> bool:
+        """Whether there is room for one more."""
+        if len(self._open) >= self._limit and not self.make_room():
+            return False
+        self._open[connection] = None
+        return True
+
+    def made(self, connection: _Connection) -> None:
+        self._with_head[connection.handler] = connection
 
     def closed(self, connection: _Connection) -> None:
-        self._open.pop(connection.handler, None)
+        self._open.pop(connection, None)
+        self._with_head.pop(connection.handler, None)
+
+
+class _Acceptor:
+    """Takes connections from a listener, and begins TLS with each in a task of its own."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        listener: socket.socket,
+        server: web.Server,
+        tls: ssl.SSLContext | None,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._connections = connections
+        self._listener = listener
+        self._server = server
+        self._tls = tls
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._resume()
+
+    def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("connection_not_accepted", error=str(error))
+                self._connections.make_room()
+                self._loop.remove_reader(self._listener)
+                self._pause = self._loop.call_later(PAUSE_S, self._resume)
+                return
+            connection = _Connection(self._connections, self._server(), sock)
+            if self._connections.opened(connection):
+                self._group.create_task(self._begin(connection, sock))
+            else:
+                connection.close()
+                sock.close()
+
+    async def _begin(self, connection: _Connection, sock: socket.socket) -> None:
+        patience_s = self._connections.patience_s if self._tls is not None else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=patience_s,
+                ssl_shutdown_timeout=patience_s,
+            )
+        except OSError as error:  # no TLS, a wrong certificate, nothing at all
+            log.debug("handshake_failed", error=str(error))
+            self._connections.closed(connection)
+            connection.close()
+        except Exception:  # of one connection: the others go on
+            log.exception("connection_failed")
+            self._connections.closed(connection)
+            connection.close()
 
 
 class _Connection(asyncio.Protocol):
-    """aiohttp's handler of one connection, and a timer for each head."""
+    """aiohttp's handler of one connection, and a timer for whatever the other side has to do."""
 
-    def __init__(self, all_of_them: Connections, handler: web.RequestHandler) -> None:
+    def __init__(self, all_of_them: Connections, handler: web.RequestHandler, sock: socket.socket) -> None:
         self.handler = handler
-        self.is_answering = False
         self._all = all_of_them
+        self._sock = sock
         self._transport: asyncio.BaseTransport | None = None
+        self._request: web.Request | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._start_timer()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the handshake is still under way."""
+        return self._transport is None
 
     @property
     def is_waiting(self) -> bool:
-        return self._timer is not None
+        """Whether the other side owes us the rest of a handshake or of a request, or has to take its answer."""
+        return self._timer is not None or (self._request is not None and not self._request.content.is_eof())
 
-    def head_is_whole(self) -> None:
-        self.is_answering = True
+    @property
+    def is_idle(self) -> bool:
+        return self._request is None
+
+    def begin_answer(self, request: web.Request) -> None:
+        self._request = request
         self._stop_timer()
+
+    def end_answer(self) -> None:
+        self._request = None
 
     def close(self) -> None:
         self._stop_timer()
-        if isinstance(self._transport, asyncio.WriteTransport):
+        if self._transport is None:
+            # It belongs to a handshake, which ends when nothing more can come.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+        elif isinstance(self._transport, asyncio.WriteTransport):
             self._transport.abort()  # no farewell: the other side may not even read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._start_timer()
+        self._all.made(self)
         self.handler.connection_made(transport)
-        self._all.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self.is_answering and not self.is_waiting:
+        if self._request is None and self._timer is None:
             self._start_timer()
         self.handler.data_received(data)
 
@@ -102,9 +234,11 @@ class _Connection(asyncio.Protocol):
         return None
 
     def pause_writing(self) -> None:
+        self._start_timer()
         self.handler.pause_writing()
 
     def resume_writing(self) -> None:
+        self._stop_timer()
         self.handler.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -113,7 +247,8 @@ class _Connection(asyncio.Protocol):
         self.handler.connection_lost(error)
 
     def _start_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._all.head_s, self.close)
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(self._all.patience_s, self.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -15,15 +14,12 @@ from aiohttp import web
 from allocator.kube import errors
 from allocator.runtime import logs
 from webhook import review
-from webhook.connections import Connections
 from webhook.neighbours import NotReadyError
 from webhook.review import Allowed, BadReviewError
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from allocator.runtime.flags import HostPort
     from webhook.paths import Judge
     from webhook.review import Request, Verdict
 
@@ -34,11 +30,6 @@ HEALTH_PATH: Final = "/webhook-health-check"
 BODY_LIMIT_BYTES: Final = 7 * 1024 * 1024
 # Of timeoutSeconds, so that the API server hears our answer and not silence.
 DEADLINE_SHARE: Final = 0.85
-# Longer than kube-apiserver keeps idle connections (90 s), so that it is the one to close them.
-KEEPALIVE_S: Final = 120.0
-HANDSHAKE_S: Final = 5.0
-SHUTDOWN_S: Final = 5.0
-BACKLOG: Final = 1024
 
 
 def application(judges: Iterable[Judge], is_ready: Callable[[], bool]) -> web.Application:
@@ -51,44 +42,6 @@ def application(judges: Iterable[Judge], is_ready: Callable[[], bool]) -> web.Ap
 
     app.router.add_get(HEALTH_PATH, health)
     return app
-
-
-@asynccontextmanager
-async def listening(
-    app: web.Application, listen: HostPort, tls: ssl.SSLContext | None, connections: Connections | None = None
-) -> AsyncIterator[int]:
-    """Serve within the block; gives the port, which the system chose when `listen` has 0.
-
-    OSError when the address cannot be had.
-    """
-    connections = connections or Connections()
-    app.middlewares.insert(0, connections.middleware)
-    # Nobody compresses reviews; a body of Content-Encoding is refused instead of unpacked (see _body).
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=SHUTDOWN_S,
-    )
-    await runner.setup()
-    try:
-        if runner.server is None:
-            raise RuntimeError("aiohttp made no server")
-        server = await asyncio.get_running_loop().create_server(
-            connections.factory(runner.server),
-            listen.host or None,
-            listen.port,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
-            backlog=BACKLOG,
-        )
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-    finally:
-        await runner.cleanup()
 
 
 @web.middleware
@@ -113,9 +66,11 @@ def _kept_headers(refusal: web.HTTPException) -> dict[str, str]:
 def _handler(judge: Judge) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(http: web.Request) -> web.Response:
         began = time.monotonic()
+        deadline = asyncio.get_running_loop().time() + judge.timeout_s * DEADLINE_SHARE
+        body = await _body(http, deadline)
         try:
-            async with asyncio.timeout(judge.timeout_s * DEADLINE_SHARE):
-                request = review.decode(await _body(http))
+            async with asyncio.timeout_at(deadline):
+                request = review.decode(body)
                 verdict = await _answer(request, judge)
         except BadReviewError as error:
             log.warning("review_refused", path=http.path, error=str(error))
@@ -138,14 +93,20 @@ async def _answer(request: Request, judge: Judge) -> Verdict:
     return await judge.answer(request)
 
 
-async def _body(http: web.Request) -> bytes:
+async def _body(http: web.Request, deadline: float) -> bytes:
     if http.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(reason="send the review as application/json")
     if http.headers.get("Content-Encoding", "identity") != "identity":
         raise web.HTTPUnsupportedMediaType(reason="send the body without Content-Encoding")
     if http.content_length is not None and http.content_length > BODY_LIMIT_BYTES:
         raise web.HTTPRequestEntityTooLarge(BODY_LIMIT_BYTES, http.content_length)
-    return await http.read()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await http.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(reason="the body did not come in time") from None
+    except (web.RequestPayloadError, OSError):
+        raise web.HTTPBadRequest(reason="the body is not framed as its headers say, or was cut off") from None
 
 
 def _log(request: Request, verdict: Verdict, path: str, seconds: float) -> None:

@@ -25,7 +25,7 @@ from allocator.runtime.config import ConfigError
 from certs import authority
 from certs.reload import Keeper
 from certs.source import Own
-from certs.store import DirectoryStore, Store, UnusableError
+from certs.store import OWN, DirectoryStore, Reading, Store, UnusableError
 from certs.tls import LiveContext
 
 if TYPE_CHECKING:
@@ -242,9 +242,9 @@ async def test_what_breaks_while_it_runs_ends_nothing(tmp_path: Path) -> None:
     loads: list[str] = []
 
     class Watched(DirectoryStore):
-        async def load(self) -> authority.Material | None:
+        async def load(self, reading: Reading = OWN) -> authority.Material | None:
             loads.append("")
-            return await super().load()
+            return await super().load(reading)
 
     await DirectoryStore(tmp_path).save(first)
     keeper = keeping(Watched(tmp_path))
