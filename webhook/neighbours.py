@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.extents import Extents
 from allocator.domain.overlap import extent_of
 from allocator.kube import errors
 from allocator.kube.cache import Cache, Change
@@ -15,6 +16,7 @@ from allocator.kube.cache import Cache, Change
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from allocator.domain.addresses import Network
     from allocator.domain.overlap import Extent
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
@@ -45,36 +47,49 @@ class Neighbours:
         self._tell = on_change
         self._resource = resource
         self._clock = clock
-        self._extents: dict[str, Extent] = {}
-        self._recent: dict[str, tuple[float, Extent]] = {}
+        self._stored = Extents()
+        self._admitted = Extents()
+        self._since: dict[str, float] = {}  # when it was admitted, in this order
         self.cache = Cache(client, resource, clock=clock, on_change=self._on_change)
 
     @property
     def is_ready(self) -> bool:
         return self.cache.synced and self.cache.staleness_s() < STALE_S
 
+    def near(self, network: Network) -> list[Extent]:
+        """What stands, or was admitted a moment ago, with a network that shares an address with the given one.
+
+        Both the stored and the admitted form of an object stand: which of them will stay is not known yet.
+        NotReadyError when nobody knows.
+        """
+        self._check()
+        return [*self._stored.near(network), *self._admitted.near(network)]
+
     def all(self) -> list[Extent]:
-        """What stands, and what was admitted a moment ago. NotReadyError when that is not known."""
-        if not self.is_ready:
-            raise NotReadyError(f"the {self._resource.plural} are not known yet: try again")
-        now = self._clock.monotonic()
-        self._recent = {name: entry for name, entry in self._recent.items() if now - entry[0] < RECENT_S}
-        # Both the stored and the admitted form of an object stand: which of them will stay is not known yet.
-        return [*self._extents.values(), *(extent for _, extent in self._recent.values())]
+        """What stands. NotReadyError as of `near`."""
+        self._check()
+        return list(self._stored)
+
+    def is_named(self, name: str) -> bool:
+        """Whether something of this name stands, or was admitted a moment ago. NotReadyError as of `near`."""
+        self._check()
+        return self._stored.get(name) is not None or self._admitted.get(name) is not None
 
     def admitted(self, obj: Object) -> None:
         """Count the object, which is about to be stored, as standing."""
         extent = extent_of(obj)
         if extent is not None and extent.name:
-            self._recent[extent.name] = (self._clock.monotonic(), extent)
+            self.forget(extent.name)
+            self._admitted.put(extent)
+            self._since[extent.name] = self._clock.monotonic()
 
     def forget(self, name: str) -> None:
-        """The object is about to be deleted: what was admitted of it no longer counts."""
-        self._recent.pop(name, None)
+        """The object is about to be deleted, or stored by now: what was admitted of it no longer counts."""
+        self._admitted.drop(name)
+        self._since.pop(name, None)
 
     def is_recent(self, extent: Extent) -> bool:
-        entry = self._recent.get(extent.name)
-        return entry is not None and entry[1] == extent
+        return self._admitted.get(extent.name) == extent
 
     def stored(self, name: str) -> Object | None:
         """The object as the cache shows it."""
@@ -101,9 +116,17 @@ class Neighbours:
         if obj is None:
             return
         name = obj["metadata"]["name"]
-        self._recent.pop(name, None)
+        self.forget(name)
         extent = extent_of(change.new) if change.new is not None else None
         if extent is None:
-            self._extents.pop(name, None)
+            self._stored.drop(name)
         else:
-            self._extents[name] = extent
+            self._stored.put(extent)
+
+    def _check(self) -> None:
+        if not self.is_ready:
+            raise NotReadyError(f"the {self._resource.plural} are not known yet: try again")
+        now = self._clock.monotonic()
+        # The oldest comes first.
+        while self._since and now - self._since[next(iter(self._since))] >= RECENT_S:
+            self.forget(next(iter(self._since)))

@@ -38,15 +38,13 @@ class SideBySide:
         extent = extent_of(pool)
         if extent is None or self._subnets is None:
             return None
-        same = (subnet.name for subnet in self._subnets.all() if subnet.subnet == extent.subnet)
+        same = (subnet.name for subnet in self._subnets.near(extent.subnet) if subnet.subnet == extent.subnet)
         return next((raw for name in sorted(same) if (raw := self._subnets.stored(name)) is not None), None)
 
     async def is_taken(self, request: Request) -> bool:
         """Whether there is an object of this kind and name."""
         known = self._known(request.kind)
-        if known is None or not any(other.name == request.name for other in known.all()):
-            return False
-        return await known.read(request.name) is not None
+        return known is not None and known.is_named(request.name) and await known.read(request.name) is not None
 
     async def problems(self, request: Request, new: Object) -> list[FieldError]:
         """Nothing is awaited after the last look at the neighbours: who calls `admitted` at once has seen them all."""
@@ -74,7 +72,7 @@ class SideBySide:
         return [
             f"spec.subnet {mine.subnet} crosses {other.subnet} of {other.title}: the subnet does not account for this "
             "pool; write the same network to have it do so"
-            for other in crossed(mine, self._subnets.all())
+            for other in crossed(mine, self._subnets.near(mine.subnet))
         ]
 
     def admitted(self, request: Request) -> None:
@@ -99,8 +97,9 @@ class SideBySide:
         return [] if live is None else usage.beside_the_accounts(mine, status)
 
     def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
-        subnets = [] if self._subnets is None else self._subnets.all()
-        return [clash.neighbour for clash in self._compare(mine, [*self._pools.all(), *subnets], is_new=is_new)]
+        subnets = [] if self._subnets is None else self._subnets.near(mine.subnet)
+        near = [*self._pools.near(mine.subnet), *subnets]
+        return [clash.neighbour for clash in self._compare(mine, near, is_new=is_new)]
 
     @staticmethod
     def _compare(mine: Extent, others: Iterable[Extent], *, is_new: bool) -> list[Clash]:
