@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from allocator.domain.addresses import IntervalSet
+from allocator.domain.basis import Basis
+from allocator.domain.overlapping import overlaps
 from allocator.domain.pool import reserved_of
 from allocator.domain.record import State
 from tests.model.cluster import is_claim
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Address, Version
     from allocator.domain.endpoint import Assigned
-    from allocator.domain.pool import Pool
+    from allocator.domain.pool import Pool, Reservation
     from allocator.domain.record import Record
     from allocator.domain.request import AddRequest, DelRequest, Pod
     from tests.model.cluster import Cluster, Listed, Moment, Written
@@ -166,9 +169,15 @@ class Judge:
     def _offers(self, name: str, since: int) -> list[IntervalSet]:
         """What the pool offered by any of its texts, and any reservations, that an agent may have seen since."""
         moments = self.cluster.since(since)
-        pools = {moment.pools[name] for moment in moments if name in moment.pools}
+        names = {each for moment in moments for each in moment.pools}
+        texts = [{moment.pools.get(each) for moment in moments} for each in names]
         reserved = {tuple(moment.reservations.values()) for moment in moments}
-        return [pool.usable(reserved_of(pool.version, each)) for pool in pools for each in reserved]
+        return [
+            _usable(name, [pool for pool in pools if pool is not None], each)
+            for pools in itertools.product(*texts)
+            if any(pool is not None and pool.name == name for pool in pools)
+            for each in reserved
+        ]
 
     def _users_hold_their_addresses(self) -> None:
         """I1 and I5: who was told an address, and lives, holds it."""
@@ -232,6 +241,8 @@ class Judge:
             record.address not in reserved_of(_version(record), each.reservations.values()) for each in moments
         )
         hold("I2", open_to_all, f"{record.address} was answered to {pod.uid}, but is reserved")
+        own = any(record.address not in _ceded(record.pool, each) for each in self.cluster.since(call.began))
+        hold("I2", own or call.was_behind, f"{record.address} of {record.pool} belongs to an earlier pool")
 
     def _slot_got_its_own_back(self, call: Call, asked: Asked, given: Sequence[Assigned]) -> None:
         """I8: what stood for the slot when the ADD began, and still stands untouched, was not passed over."""
@@ -291,6 +302,17 @@ class Judge:
         return IntervalSet.addresses(version, (each for each in own if each.version == version))
 
 
+def _usable(name: str, pools: Iterable[Pool], reservations: Iterable[Reservation]) -> IntervalSet:
+    basis = Basis({pool.name: pool for pool in pools}, [*reservations])
+    return basis.usable(basis.pools[name])
+
+
+def _ceded(name: str, moment: Moment) -> IntervalSet:
+    """Of the pool, what earlier pools have."""
+    overlap = overlaps(moment.pools.values()).get(name)
+    return overlap.ceded if overlap is not None else IntervalSet(4)
+
+
 def _version(record: Record) -> Version:
     return 4 if record.address.version == 4 else 6
 
@@ -329,7 +351,7 @@ def _is_exhausted(name: str, moment: Moment) -> bool:
     pool = moment.pools.get(name)
     if pool is None:
         return True
-    usable = pool.usable(reserved_of(pool.version, moment.reservations.values()))
+    usable = _usable(name, moment.pools.values(), moment.reservations.values())
     taken = (
         record.address
         for record in moment.records.values()

@@ -330,7 +330,8 @@ class Machine(RuleBasedStateMachine):
         elif pool is None:
             subnet = "fd00::/64" if name == "sigma" else "10.20.0.0/24"
             edition = Edition(f"pool-{self._number()}", 1)
-            self.cluster.pools[name] = values.pool(name, ITEMS[name][0], subnet, edition=edition)
+            made = values.pool(name, ITEMS[name][0], subnet, edition=edition, created=self.stage.now())
+            self.cluster.pools[name] = made
         elif how == "delete":
             self._delete_pool(pool, forced=pick % 2 == 0)
         else:
