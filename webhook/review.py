@@ -140,7 +140,9 @@ def _response(request: Request, verdict: Verdict) -> Object:
     if verdict.warnings:
         response["warnings"] = list(verdict.warnings)
     if isinstance(verdict, Denied):
-        details: Object = {"group": request.group, "kind": request.kind, "name": request.name}
+        # The API server's own refusals name the resource where something is forbidden, else the kind.
+        kind = request.plural if verdict.reason == "Forbidden" else request.kind
+        details: Object = {"group": request.group, "kind": kind, "name": request.name}
         if verdict.problems:
             details["causes"] = [
                 {"reason": CAUSES[problem.type][0], "message": _cause_text(problem), "field": problem.field}

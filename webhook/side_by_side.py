@@ -61,7 +61,8 @@ class SideBySide:
         while unread := [other for other in self._suspects(mine, is_new=is_new) if other not in live]:
             for other in unread:
                 live[other] = await self._live(other)
-        standing = {extent for extent in live.values() if extent is not None}
+        found = {extent for extent in live.values() if extent is not None}
+        standing = sorted(found, key=lambda extent: (extent.kind, extent.name))  # equal questions, equal answers
         return problems + [clash.problem for clash in self._compare(mine, standing, is_new=is_new)]
 
     def warnings(self, request: Request) -> list[str]:
