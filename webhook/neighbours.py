@@ -115,8 +115,11 @@ class Neighbours:
         obj = change.new or change.old
         if obj is None:
             return
-        name = obj["metadata"]["name"]
-        self.forget(name)
+        name, uid = obj["metadata"]["name"], obj["metadata"].get("uid")
+        admitted = self._admitted.get(name)
+        # What comes late of a deleted one tells nothing of its successor.
+        if admitted is not None and admitted.uid in ("", uid):
+            self.forget(name)
         extent = extent_of(change.new) if change.new is not None else None
         if extent is None:
             self._stored.drop(name)
