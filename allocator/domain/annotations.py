@@ -30,9 +30,10 @@ DEFAULTS: Final[Mapping[Version, JsonAnnotation]] = {
 # In one annotation. Far above what a pod needs, and few enough to match each with all pools.
 MAX_NAMES: Final = 256
 
-_VERSIONS: Final[tuple[Version, ...]] = (4, 6)
 # Linux allows no longer name (IFNAMSIZ), and not all of ASCII's characters that can be seen.
-_INTERFACE: Final = re.compile(r"[!-.0-9;-~]{1,15}")
+INTERFACE: Final = re.compile(r"[!-.0-9;-~]{1,15}")
+
+_VERSIONS: Final[tuple[Version, ...]] = (4, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _placed(items: Sequence[Asked], annotations: Mapping[str, str]) -> list[Aske
 def _from_item(raw: object, where: str) -> Asked:
     item = IPPOOLS.members(raw, where)
     name = item.get("interface") or ""
-    if not isinstance(name, str) or (name and not _INTERFACE.fullmatch(name)):
+    if not isinstance(name, str) or (name and not INTERFACE.fullmatch(name)):
         raise IPPOOLS.wrong(f"{where}.interface", "must be the name of an interface, 15 characters at most")
     clean = item.get("cleangateway") or False
     if not isinstance(clean, bool):
