@@ -13,8 +13,9 @@ import typer
 from aiohttp import web
 
 from allocator.domain.validation import Families
+from allocator.kube.cache import Cache
 from allocator.kube.client import KubeClient
-from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
+from allocator.kube.resources import NAMESPACES, SPIDER_IP_POOLS, SPIDER_SUBNETS
 from allocator.runtime import config, flags, logs
 from allocator.runtime.clock import SystemClock
 from certs.reload import Keeper
@@ -27,6 +28,7 @@ from webhook.known_pools import KnownPools
 from webhook.listener import listening
 from webhook.metrics import Metrics
 from webhook.neighbours import Neighbours
+from webhook.pods import Pods
 from webhook.registration import Registrar
 from webhook.rules import Policy, Rules
 from webhook.side_by_side import SideBySide
@@ -74,6 +76,7 @@ async def serve(settings: Config) -> None:
         known = KnownPools()
         pools = Neighbours(client, SPIDER_IP_POOLS, clock, on_change=known.note)
         subnets = Neighbours(client, SPIDER_SUBNETS, clock)
+        namespaces = Cache(client, NAMESPACES, clock=clock, metadata_only=True)
 
         def is_ready() -> bool:
             return keeper.served is not None and pools.is_ready and subnets.is_ready
@@ -90,8 +93,10 @@ async def serve(settings: Config) -> None:
         else:
             await keeper.start()
         beside = SideBySide(pools, subnets if settings.conf.enable_spider_subnet else None)
-        rules = Rules(_policy(settings.conf), beside, InUse(client))
-        judges = [metrics.watching(judge) for judge in rules.judges()]
+        policy = _policy(settings.conf)
+        rules = Rules(policy, beside, InUse(client))
+        pods = Pods(pools, known, namespaces, families=policy.families, own_namespace=settings.namespace)
+        judges = [metrics.watching(judge) for judge in (*rules.judges(), *pods.judges())]
         app = server.application(judges, is_ready)
         port = await stack.enter_async_context(listening(app, settings.listen, keeper.live))
         log.info("listening", host=settings.listen.host, port=port)
@@ -99,6 +104,7 @@ async def serve(settings: Config) -> None:
             group.create_task(keeper.run(), name="certificates")
             group.create_task(pools.cache.run(), name="pools")
             group.create_task(subnets.cache.run(), name="subnets")
+            group.create_task(namespaces.run(), name="namespaces")
             registration = _registration(settings, port)
             if registration is not None:
                 await pools.cache.wait_synced()

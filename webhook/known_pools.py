@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allocator.kube.codec import Malformed, decode_edition, decode_pool, unreadable_pool
+from allocator.kube.codec import Malformed, decode_edition, decode_pool, is_unadopted, unreadable_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class KnownPools:
         self._free[name] = (raw.get("status") or {}).get("freeIPCount")
         known = self._pools.get(name)
         # Its status changes all the time, and is no reason to read the spec again.
-        if known is None or known.edition != decode_edition(raw):
+        if known is None or known.edition != decode_edition(raw) or known.unadopted != is_unadopted(raw):
             self._pools[name] = _read(raw)
 
 
