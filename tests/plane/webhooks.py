@@ -54,8 +54,10 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def running_webhook(kubeconfig: Path, directory: Path, *options: str, in_secret: bool = False) -> Iterator[Webhook]:
-    """The process, listening on a port of its own; SIGTERM at the end, and then it must be gone in time with 0."""
+def running_webhook(
+    kubeconfig: Path, directory: Path, *options: str, in_secret: bool = False, until: str = "listening"
+) -> Iterator[Webhook]:
+    """The process, on a port of its own that the log line `until` has; SIGTERM at the end ends it in time with 0."""
     directory.mkdir(exist_ok=True)
     certs, log = directory / "certs", directory / "webhook.log"
     kept = () if in_secret else ("--cert-dir", str(certs))
@@ -72,7 +74,7 @@ def running_webhook(kubeconfig: Path, directory: Path, *options: str, in_secret:
     try:
         running = Webhook(0, certs, log, process)
         deadline = time.monotonic() + START_S
-        while not (lines := running.lines("listening")):
+        while not (lines := running.lines(until)):
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.02)
