@@ -1,4 +1,7 @@
-"""Bind pods to nodes: the ready node with the fewest pods that has the labels asked for. Resources are not counted."""
+"""Bind pods to nodes: the ready node with the fewest pods that the pod's selector and required node affinity allow.
+
+Resources are not counted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING
 from devcluster.workloads.world import Action, Bind, World, is_active
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from allocator.kube.resources import Object
 
@@ -41,6 +44,46 @@ def _owner(pod: Object) -> str:
 def _fits(pod: Object, node: Object) -> bool:
     labels = node["metadata"].get("labels") or {}
     wanted = pod["spec"].get("nodeSelector") or {}
+    is_wanted = wanted.items() <= labels.items() and _is_allowed(pod["spec"].get("affinity") or {}, node)
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    return ready and not (node.get("spec") or {}).get("unschedulable") and wanted.items() <= labels.items()
+    return ready and not (node.get("spec") or {}).get("unschedulable") and is_wanted
+
+
+def _is_allowed(affinity: Object, node: Object) -> bool:
+    """Whether the node satisfies one of the required terms, if there are any. An empty term allows nothing."""
+    required = (affinity.get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    if required is None:
+        return True
+    labels = node["metadata"].get("labels") or {}
+    fields = {"metadata.name": node["metadata"]["name"]}
+    for term in required.get("nodeSelectorTerms") or []:
+        asked = [(each, labels) for each in term.get("matchExpressions") or []]
+        asked += [(each, fields) for each in term.get("matchFields") or []]
+        if asked and all(_holds(each, found) for each, found in asked):
+            return True
+    return False
+
+
+def _holds(requirement: Object, found: Mapping[str, str]) -> bool:
+    value, values = found.get(requirement["key"]), requirement.get("values") or []
+    match requirement["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            return value is not None and _is_beyond(operator, value, values[0])
+        case _:
+            return False
+
+
+def _is_beyond(operator: str, value: str, bound: str) -> bool:
+    try:
+        return int(value) > int(bound) if operator == "Gt" else int(value) < int(bound)
+    except ValueError:
+        return False

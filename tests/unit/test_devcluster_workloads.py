@@ -292,6 +292,48 @@ def test_a_pod_goes_only_where_its_selector_fits_and_pods_are_welcome() -> None:
     assert told(list(scheduling.plan(opened))) == ["bind web-a to n2"]
 
 
+def requirement(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "operator": operator, **({"values": [*values]} if values else {})}
+
+
+def by_label(*requirements: dict[str, Any]) -> dict[str, Any]:
+    return {"matchExpressions": [*requirements]}
+
+
+def by_name(operator: str, name: str) -> dict[str, Any]:
+    return {"matchFields": [requirement("metadata.name", operator, name)]}
+
+
+@pytest.mark.parametrize(
+    ("terms", "allowed"),
+    [
+        pytest.param([by_label(requirement("rack", "In", "6", "7"))], ["n6", "n7"], id="In"),
+        pytest.param([by_label(requirement("rack", "NotIn", "6"))], ["n0", "n7"], id="NotIn, which no label satisfies"),
+        pytest.param([by_label(requirement("rack", "Exists"))], ["n6", "n7"], id="Exists"),
+        pytest.param([by_label(requirement("rack", "DoesNotExist"))], ["n0"], id="DoesNotExist"),
+        pytest.param([by_label(requirement("rack", "Gt", "6"))], ["n7"], id="Gt"),
+        pytest.param([by_label(requirement("rack", "Lt", "7"))], ["n6"], id="Lt"),
+        pytest.param([by_label(requirement("kubernetes.io/hostname", "Gt", "6"))], [], id="no number"),
+        pytest.param([by_name("In", "n6")], ["n6"], id="a name"),
+        pytest.param([by_name("NotIn", "n6")], ["n0", "n7"], id="all but a name"),
+        pytest.param([by_label(requirement("rack", "Exists")) | by_name("NotIn", "n6")], ["n7"], id="all of a term"),
+        pytest.param(
+            [by_name("In", "n0"), by_label(requirement("rack", "In", "7"))], ["n0", "n7"], id="one of the terms"
+        ),
+        pytest.param([{}], [], id="an empty term allows nothing"),
+        pytest.param([{}, by_name("In", "n0")], ["n0"], id="an empty term beside another"),
+    ],
+)
+def test_a_pod_goes_only_where_its_required_node_affinity_allows(terms: list[Any], allowed: list[str]) -> None:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    waiting = unbound(owner("ReplicaSet"), "web-a", affinity={"nodeAffinity": required})
+    nodes = [node("n0"), node("n6"), node("n7")]
+    for each, rack in zip(nodes[1:], "67", strict=True):
+        each["metadata"]["labels"]["rack"] = rack
+    worlds = {each["metadata"]["name"]: World(NOW, pods=[waiting], nodes=[each]) for each in nodes}
+    assert [name for name, world in worlds.items() if told(list(scheduling.plan(world)))] == allowed
+
+
 def test_a_pod_that_was_just_bound_is_not_bound_again() -> None:
     web = owner("ReplicaSet")
     waiting = unbound(web, "web-a")
