@@ -82,12 +82,13 @@ async def serve(settings: Config) -> None:
             return keeper.served is not None and pools.is_ready and subnets.is_ready
 
         metrics = Metrics(lambda: keeper.served)
-        for app, listen in (
-            (_probes(is_ready), settings.health_listen),
-            (metrics.application(), settings.metrics_listen),
+        for event, plain, listen in (
+            ("probes_listening", _probes(is_ready), settings.health_listen),
+            ("metrics_listening", metrics.application(), settings.metrics_listen),
         ):
             if listen is not None:
-                await stack.enter_async_context(listening(app, listen, None))
+                port = await stack.enter_async_context(listening(plain, listen, None))
+                log.info(event, host=listen.host, port=port)
         if settings.certificates is Certificates.GIVEN:
             await keeper.start_when_given()
         else:
