@@ -32,13 +32,17 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """All causes, in their order. `words` are in the message of a refusal that has no causes."""
+    """All causes, in their order. `words` are in the message of a refusal that has no causes.
+
+    `by_schema`: a real API server refuses it by the CRD's own rules before it asks the webhook.
+    """
 
     code: int
     reason: str
     causes: tuple[Cause, ...] = ()
     words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    by_schema: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,10 @@ def invalid(*causes: tuple[Any, str, str], warnings: tuple[str, ...] = ()) -> Re
     return Refused(code=422, reason="Invalid", causes=found, warnings=warnings)
 
 
+def by_schema(refusal: Refused) -> Refused:
+    return replace(refusal, by_schema=True)
+
+
 def forbidden(*words: str) -> Refused:
     return Refused(code=403, reason="Forbidden", words=words)
 
@@ -138,7 +146,8 @@ def annotated(obj: Object, **annotations: str) -> Object:
 
 def terminating(obj: Object) -> Object:
     """Deleted, and kept by a finalizer."""
-    return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "", "finalizers": [FINALIZER]}}
+    finalizers = [*obj["metadata"].get("finalizers", []), FINALIZER]
+    return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "", "finalizers": finalizers}}
 
 
 def with_status(obj: Object, **status: Any) -> Object:
