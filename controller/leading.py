@@ -63,7 +63,7 @@ class Leading:
         projection = Projection(
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
-        subnets = Subnets(self._client, may_act=self._election.is_valid, clock=self._clock)
+        subnets = Subnets(books, self._client, may_act=self._election.is_valid, clock=self._clock)
         cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay)
         self._books = books
         try:

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import fields
 from allocator.domain.addresses import IntervalSet
+from allocator.domain.conditions import conditions
 from allocator.domain.overlapping import ceded_to, owners, successors, usable
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from allocator.domain.conditions import Condition, Finding
     from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Edition, Pool
     from allocator.domain.record import Record
 
 # Beyond so many records the text would slow every watcher down, and end at etcd's limit of 1.5 MiB an object.
 TEXT_LIMIT: Final = 5000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """metav1.Condition. `since` is lastTransitionTime: when `status` changed last, in whole seconds."""
-
-    type: str
-    status: Literal["True", "False"]
-    reason: str
-    message: str
-    observed_generation: int
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +41,7 @@ class PoolStatus:
     conditions: tuple[Condition, ...]
 
 
-# Whether a condition holds, its reason and its message.
-_Finding: TypeAlias = tuple[bool, str, str]
-
-_TERMINATING: Final[_Finding] = (
+_TERMINATING: Final[Finding] = (
     False,
     "Terminating",
     "the pool is being deleted and goes when the last of its addresses is released",
@@ -95,7 +82,12 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
         free=counts.free.count,
         allocated_ips=allocated_text(counts.in_use) if with_text else before.allocated_ips,
         observed_generation=pool.edition.generation if scanned else before.observed_generation,
-        conditions=_conditions(pool.edition, _findings(pool, counts, overlap), before, now),
+        conditions=conditions(
+            _findings(pool, counts, overlap),
+            generation=pool.edition.generation,
+            before=before.conditions,
+            now=now,
+        ),
     )
 
 
@@ -117,8 +109,11 @@ def project_unreadable(  # noqa: PLR0913 - as above
         free=0,
         allocated_ips=allocated_text(in_use) if with_text else before.allocated_ips,
         observed_generation=edition.generation if scanned else before.observed_generation,
-        conditions=_conditions(
-            edition, {"Ready": _TERMINATING if edition.terminating else _unreadable(why)}, before, now
+        conditions=conditions(
+            {"Ready": _TERMINATING if edition.terminating else _unreadable(why)},
+            generation=edition.generation,
+            before=before.conditions,
+            now=now,
         ),
     )
 
@@ -161,29 +156,7 @@ def _in_use(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(record for record in records if record.state is not State.COOLING)
 
 
-def _conditions(
-    edition: Edition, findings: Mapping[str, _Finding], before: PoolStatus, now: datetime
-) -> tuple[Condition, ...]:
-    earlier = {condition.type: condition for condition in before.conditions}
-    moment = now.replace(microsecond=0)
-    found = []
-    for kind, (holds, reason, message) in findings.items():
-        status: Literal["True", "False"] = "True" if holds else "False"
-        known = earlier.get(kind)
-        found.append(
-            Condition(
-                type=kind,
-                status=status,
-                reason=reason,
-                message=message,
-                observed_generation=edition.generation,
-                since=known.since if known is not None and known.status == status else moment,
-            )
-        )
-    return tuple(found)
-
-
-def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str, _Finding]:
+def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str, Finding]:
     """By condition type."""
     free, usable_count = counts.free.count, counts.usable.count
     tells = f"{free} of {usable_count} usable addresses are free"
@@ -201,7 +174,7 @@ def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str,
     return findings
 
 
-def _readiness(pool: Pool, counts: _Counts, overlap: Overlap | None) -> _Finding:
+def _readiness(pool: Pool, counts: _Counts, overlap: Overlap | None) -> Finding:
     if pool.edition.terminating:
         return _TERMINATING
     if pool.disabled:
@@ -212,11 +185,11 @@ def _readiness(pool: Pool, counts: _Counts, overlap: Overlap | None) -> _Finding
     return True, "Serving", "the pool hands out addresses"
 
 
-def _unreadable(why: str) -> _Finding:
+def _unreadable(why: str) -> Finding:
     return False, "Unreadable", f"no address is handed out, because the spec cannot be read: {why}"
 
 
-def _overlapping(overlap: Overlap | None, counts: _Counts) -> _Finding:
+def _overlapping(overlap: Overlap | None, counts: _Counts) -> Finding:
     """Who has the overlap, what the others do meanwhile, and how it ends."""
     if overlap is None:
         return False, "NoOverlap", "no other pool offers an address of this one or has a network that crosses its own"
@@ -235,7 +208,7 @@ def _overlapping(overlap: Overlap | None, counts: _Counts) -> _Finding:
     return True, "OverlapsPools", f"{'; '.join(told)}. No address goes to two pods; {ways}"
 
 
-def _outside(records: tuple[Record, ...]) -> _Finding:
+def _outside(records: tuple[Record, ...]) -> Finding:
     if not records:
         return False, "AllInside", "every address in use is one that the spec offers"
     message = (

@@ -57,7 +57,7 @@ def decode_pool(raw: Object) -> Pool:
         return Pool(
             name=name,
             edition=decode_edition(raw),
-            created=_created(raw),
+            created=created_at(raw),
             version=version,
             subnet=subnet,
             ips=IntervalSet.parse(version, spec.get("ips") or ()),
@@ -86,7 +86,7 @@ def unreadable_pool(raw: Object, problem: str) -> Pool:
     return Pool(
         name=raw["metadata"]["name"],
         edition=decode_edition(raw),
-        created=_created(raw),
+        created=created_at(raw),
         version=version,
         subnet=nowhere,
         ips=nothing,
@@ -143,7 +143,7 @@ def decode_record(raw: Object) -> Record:
         pool=str(spec.get("pool", "")),
         state=State.CONFLICT,
         holder=None,
-        since=_created(raw),
+        since=created_at(raw),
         uid=meta["uid"],
         resource_version=meta["resourceVersion"],
     )
@@ -161,7 +161,7 @@ def decode_record(raw: Object) -> Record:
         return unreadable
 
 
-def _created(raw: Object) -> datetime:
+def created_at(raw: Object) -> datetime:
     return decode_time(raw["metadata"].get("creationTimestamp")) or EPOCH
 
 

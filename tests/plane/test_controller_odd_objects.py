@@ -76,17 +76,6 @@ async def test_a_pool_that_cannot_be_read_says_so_and_can_be_deleted(
     await until_gone(kube, "reversed")
 
 
-async def test_pools_that_overlap_name_each_other_until_they_do_not(kube: KubeClient, controller: Controller) -> None:
-    await make_pool(kube, "left", "10.30.0.1-10.30.0.10")
-    await make_pool(kube, "right", "10.30.0.10-10.30.0.20")
-    for name, other in (("left", "right"), ("right", "left")):
-        status = await until_status(kube, name, lambda status: condition(status, "Overlapping")["status"] == "True")
-        assert f"SpiderIPPool {other};" in condition(status, "Overlapping")["message"]
-    await kube.patch(SPIDER_IP_POOLS, "right", {"spec": {"excludeIPs": ["10.30.0.10"]}})
-    for name in ("left", "right"):
-        await until_status(kube, name, lambda status: condition(status, "Overlapping")["status"] == "False")
-
-
 async def make_subnet(kube: KubeClient, name: str, **status: Any) -> None:
     meta = {"name": name, "finalizers": [FINALIZER]}
     spec = {"subnet": "10.30.0.0/16", "ips": ["10.30.0.1-10.30.0.10"], "ipVersion": 4}

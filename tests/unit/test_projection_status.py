@@ -20,8 +20,8 @@ from tests.unit.records import NOON, SLOT, a_pool, a_record, cooling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from allocator.domain.conditions import Condition
     from allocator.domain.pool import Pool
-    from allocator.domain.projection import Condition
     from allocator.domain.record import Record
 
 POOL = a_pool("10.20.0.10-10.20.0.19")

@@ -29,7 +29,8 @@ def begin_overlap(world: MemoryWorld, items: str = "10.20.0.10-10.20.0.11", subn
 
 async def fill(world: MemoryWorld, pool: str) -> tuple[list[str], str]:
     """The addresses that pods get of the pool, and why the first pod without one got none."""
-    allocator, given = world.allocator(), []
+    allocator = world.allocator()
+    given: list[str] = []
     for number in range(20):
         pod = arrives(world, values.pod(f"{pool}-{number}", f"{pool}-{number}"), f'{{"ipv4": ["{pool}"]}}')
         try:
