@@ -120,7 +120,11 @@ class Handlers:
             options={"fieldManager": query["fieldManager"]} if query.get("fieldManager") else {},
             duplicates=duplicates,
         )
-        response = await self._dispatch(request, target, body, call)
+        try:
+            response = await self._dispatch(request, target, body, call)
+        except problems.Problem as problem:
+            # Who is refused hears the warnings too.
+            response = answer(problem.status(), status=problem.code)
         for text in call.warnings:
             quoted = text.replace("\\", "\\\\").replace('"', '\\"')
             response.headers.add("Warning", f'299 - "{quoted}"')

@@ -279,12 +279,15 @@ async def test_dry_run_is_told_to_the_webhook(kube: KubeClient, namespace: str, 
     assert [r["dryRun"] for r in hook.seen] == [True]
 
 
-async def test_warnings_reach_the_client(plane: Plane, namespace: str, hook: Hook, register: Register) -> None:
+@pytest.mark.parametrize(("allowed", "code"), [(True, 201), (False, 400)], ids=["allowed", "refused"])
+async def test_warnings_reach_the_client(
+    plane: Plane, namespace: str, hook: Hook, register: Register, *, allowed: bool, code: int
+) -> None:
     await register("validating")
-    hook.answer = lambda _: {"allowed": True, "warnings": ["mind the gap"]}
+    hook.answer = lambda _: {"allowed": allowed, "warnings": ["mind the gap"]}
     body = json.dumps(config_map("one", namespace))
     status, _, headers = await request(plane, "POST", CM.path(namespace), body=body)
-    assert (status, headers["Warning"]) == (201, '299 - "mind the gap"')
+    assert (status, headers["Warning"]) == (code, '299 - "mind the gap"')
 
 
 async def test_a_webhook_of_status_sees_status_writes(
