@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import resource
 import socket
+from asyncio import sslproto
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -27,8 +28,10 @@ log = logs.get_logger(__name__)
 # For the handshake and the head of the first request, or the head of a further one: milliseconds, usually. And for a
 # client to take its answer.
 PATIENCE_S: Final = 5.0
-# Three API servers with 200 changes each under way, and half as many again. asyncio spends 0.3 MiB on each.
+# Three API servers with 200 changes each under way, and half as many again. Each costs 60 KiB.
 MOST: Final = 1024
+# asyncio has a buffer of 256 KiB for each connection with TLS, for idle ones too; records have at most 16 KiB.
+TLS_BUFFER_BYTES: Final = 32 * 1024
 # As many are accepted before it is somebody else's turn.
 AT_ONCE: Final = 64
 # Without descriptors nothing can be accepted for a while.
@@ -56,6 +59,7 @@ class Connections:
         self, listeners: Sequence[socket.socket], server: web.Server, tls: ssl.SSLContext | None
     ) -> AsyncIterator[None]:
         """Serve, within the block, whoever connects to one of the listeners, which are closed at its end."""
+        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         async with asyncio.TaskGroup() as group:
             acceptors = [_Acceptor(self, listener, server, tls, group) for listener in listeners]
             try:
@@ -169,6 +173,8 @@ class _Acceptor:
             )
         except OSError as error:  # no TLS, a wrong certificate, nothing at all
             log.debug("handshake_failed", error=str(error))
+            # Its frames refer to the error again, and to asyncio's buffers: that would stay until a collection.
+            error.__traceback__ = None
             self._connections.closed(connection)
             connection.close()
         except Exception:  # of one connection: the others go on
