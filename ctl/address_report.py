@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from allocator.domain.addresses import object_name, version_of
+from allocator.domain.addresses import object_name
+from allocator.domain.overlapping import overlaps, owners
 from allocator.domain.record import State
 from allocator.domain.slots import pod_name
 from allocator.kube.codec import Malformed, decode_pool, decode_record, decode_reservation, encode_time
@@ -13,9 +14,11 @@ from allocator.kube.errors import NotFound
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from allocator.domain.addresses import Address
+    from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Pool, Reservation
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
@@ -62,8 +65,8 @@ async def report_on(client: KubeClient, address: Address) -> Report:
     pools, _ = await client.list_all(SPIDER_IP_POOLS)
     reservations, _ = await client.list_all(SPIDER_RESERVED_IPS)
     reserving, warnings = _readable(reservations)
-    standings = [standing for raw in pools for standing in _standings(raw, address, reserving)]
-    return Report(address, None, tuple(sorted(standings, key=lambda standing: standing.pool)), tuple(warnings))
+    standings = sorted(_standings(pools, address, reserving), key=lambda standing: standing.pool)
+    return Report(address, None, tuple(standings), tuple(warnings))
 
 
 def _record(raw: Object) -> Record:
@@ -85,17 +88,22 @@ def _readable(raws: list[Object]) -> tuple[list[Reservation], list[str]]:
     return found, warnings
 
 
-def _standings(raw: Object, address: Address, reservations: list[Reservation]) -> list[Standing]:
-    try:
-        pool = decode_pool(raw)
-    except Malformed as error:  # one bad pool must not hide what the others say
-        return [Standing(raw["metadata"]["name"], is_free=False, reason=f"unknown: {error}")]
-    if pool.version != version_of(address) or address not in pool.ips:
-        return []
-    return [standing_in(pool, address, reservations)]
+def _standings(raws: list[Object], address: Address, reservations: list[Reservation]) -> Iterator[Standing]:
+    pools = []
+    for raw in raws:
+        try:
+            pools.append(decode_pool(raw))
+        except Malformed as error:  # one bad pool must not hide what the others say
+            yield Standing(raw["metadata"]["name"], is_free=False, reason=f"unknown: {error}")
+    overlap = overlaps(pools)
+    for pool in pools:
+        if address in pool.ips:
+            yield standing_in(pool, address, reservations, overlap.get(pool.name))
 
 
-def standing_in(pool: Pool, address: Address, reservations: list[Reservation]) -> Standing:
+def standing_in(
+    pool: Pool, address: Address, reservations: list[Reservation], overlap: Overlap | None = None
+) -> Standing:
     """The first reason that keeps the pool from handing out an address which nobody holds."""
     reserving = [
         reservation.name
@@ -104,10 +112,12 @@ def standing_in(pool: Pool, address: Address, reservations: list[Reservation]) -
         and reservation.ips.version == pool.version
         and address in reservation.ips
     ]
+    elder = owners(overlap) if overlap is not None and address in overlap.ceded else ""
     obstacles = (
         (address in pool.excludes, "excluded by spec.excludeIPs of the pool"),
         (address == pool.gateway, "the gateway of the pool"),
         (bool(reserving), f"reserved by SpiderReservedIP {', '.join(sorted(reserving))}"),
+        (bool(elder), f"not given out: {elder} it"),
         (pool.edition.terminating, "not given out: the pool is being deleted"),
         (pool.disabled, "not given out: the pool is disabled (spec.disable)"),
         (pool.unadopted, "unknown: status.allocatedIPs of the pool has records of the original, not adopted yet"),

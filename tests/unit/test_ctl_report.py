@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from allocator.domain.addresses import parse_address
+from allocator.domain.overlapping import Overlap
 from allocator.domain.record import Holder, Record, State
 from allocator.kube.codec import decode_pool, decode_reservation
 from ctl import address_report
@@ -55,6 +56,17 @@ def test_the_reason_of_a_pool_is_named(found: Pool, reservations: list[Reservati
     standing = address_report.standing_in(found, ADDRESS, reservations)
     assert reason in standing.reason
     assert standing.is_free is (reason == "free")
+
+
+def test_of_pools_that_overlap_the_later_one_names_the_earlier_one() -> None:
+    overlap = Overlap(("rack6",), (), values.pool("rack7", "10.20.0.12").ips, crosses=False)
+    standing = address_report.standing_in(pool(), ADDRESS, [], overlap)
+    assert (standing.is_free, standing.reason) == (
+        False,
+        "not given out: SpiderIPPool rack6, made earlier, has it",
+    )
+    elsewhere = address_report.standing_in(pool(), parse_address("10.20.0.13"), [], overlap)
+    assert elsewhere.is_free
 
 
 def record(state: State, *, since: datetime = NOON, until: datetime | None = None) -> Record:
