@@ -27,8 +27,9 @@ DEFAULTS: Final[Mapping[Version, JsonAnnotation]] = {
     4: JsonAnnotation(PREFIX + "default-ipv4-ippool", '["pool-a", "pool-b"]'),
     6: JsonAnnotation(PREFIX + "default-ipv6-ippool", '["pool-a", "pool-b"]'),
 }
-# In one annotation. Far above what a pod needs, and few enough to match each with all pools.
+# In one annotation. Far above what a pod needs, and few enough patterns to match each with all pools.
 MAX_NAMES: Final = 256
+MAX_PATTERNS: Final = 32
 
 # Linux allows no longer name (IFNAMSIZ), and not all of ASCII's characters that can be seen.
 INTERFACE: Final = re.compile(r"[!-.0-9;-~]{1,15}")
@@ -104,8 +105,8 @@ def pools_of_namespace(annotations: Mapping[str, str], interface: str, *, clean_
 
 def problem_of(names: Sequence[str]) -> str:
     """What is wrong with a list of pool names, or nothing."""
-    if len(names) > MAX_NAMES:
-        return f"lists {len(names)} pools, more than {MAX_NAMES}: use a pattern like pool-*"
+    if problem := _too_many(names):
+        return problem
     for index, name in enumerate(names):
         is_name = SUBDOMAIN.fullmatch(name) or (is_pattern(name) and is_plain(name))
         if len(name) > SUBDOMAIN_LIMIT or not is_name:
@@ -115,6 +116,13 @@ def problem_of(names: Sequence[str]) -> str:
         if name in names[:index]:
             return f'lists the pool "{name}" twice'
     return ""
+
+
+def _too_many(names: Sequence[str]) -> str:
+    patterns = sum(map(is_pattern, names))
+    if len(names) > MAX_NAMES:
+        return f"lists {len(names)} pools, more than {MAX_NAMES}: use a pattern like pool-*"
+    return f"lists {patterns} patterns, more than {MAX_PATTERNS}" if patterns > MAX_PATTERNS else ""
 
 
 def _from_ippool(text: str) -> Asked:
@@ -130,9 +138,8 @@ def _from_ippool(text: str) -> Asked:
 def _items(text: str) -> list[Asked]:
     """The items of `ippools`, all with names or all without."""
     asked = [_from_item(raw, f"[{index}]") for index, raw in enumerate(IPPOOLS.items(IPPOOLS.parsed(text)))]
-    total = sum(len(names) for each in asked for names in each.by_version.values())
-    if total > MAX_NAMES:
-        raise IPPOOLS.wrong("", f"lists {total} pools, {MAX_NAMES} are the most")
+    if problem := _too_many([name for each in asked for names in each.by_version.values() for name in names]):
+        raise IPPOOLS.wrong("", problem)
     named = [bool(each.interface) for each in asked]
     if any(named) and not all(named):
         index = named.index(False)

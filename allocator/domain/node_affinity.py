@@ -67,7 +67,6 @@ _Raw: TypeAlias = Mapping[str, Any]
 
 
 _ANY: Final = _Values(are_barred=True, may_lack=True)
-_THERE: Final = _Values(are_barred=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +123,17 @@ def _few(terms: list[_Term]) -> list[_Term]:
 
 def _served(pools: Iterable[Pool]) -> list[_Term] | None:
     """A term for each node, or selector of nodes, that a pool serves; None when one serves all."""
+    names: dict[str, None] = {}
     terms: list[_Term] = []
     for pool in pools:
         if pool.node_names:
-            terms += [{_NAME: _Values(frozenset([name]))} for name in pool.node_names if _is_name(name)]
-        elif pool.node_affinity is not None:
-            term = _selected(pool.node_affinity)
-            if term == {}:
-                return None
-            terms += [] if term is None else [term]
-        else:
+            names |= dict.fromkeys(pool.node_names)
+            continue
+        term = {} if pool.node_affinity is None else _selected(pool.node_affinity)
+        if term == {}:
             return None
-    return _unique(terms)
+        terms += [] if term is None else [term]
+    return _unique([*({_NAME: _Values(frozenset([name]))} for name in names if _is_name(name)), *terms])
 
 
 def _selected(selector: LabelSelector) -> _Term | None:
@@ -161,7 +159,7 @@ def _values_of(operator: str, values: frozenset[str]) -> _Values | None:
             return _Values(values, are_barred=True, may_lack=True)
         case "Exists" | "Gt" | "Lt":
             # Numbers are not compared here: that the label is there is certain.
-            return _THERE
+            return _Values(are_barred=True)
         case "DoesNotExist":
             return _Values(may_lack=True)
         case _:
@@ -231,6 +229,8 @@ def _simplified(terms: list[_Term]) -> list[_Term]:
 
 def _merged(own: Sequence[_Raw], demand: Sequence[_Term]) -> list[dict[str, Any]]:
     """The pod's terms, each as it is where it lies within the demand, else once with each term of that."""
+    if len(own) > MOST:
+        raise _Unfit(f"it has {len(own)} terms, more than {MOST}")
     merged: list[dict[str, Any]] = []
     is_any_left = False
     for raw in own:
@@ -243,7 +243,7 @@ def _merged(own: Sequence[_Raw], demand: Sequence[_Term]) -> list[dict[str, Any]
         merged += joined
     if not is_any_left:
         raise _Unfit("its pools serve no node that its own node affinity allows")
-    if len(merged) > max(MOST, len(own)):
+    if len(merged) > MOST:
         raise _Unfit(f"together with its own node affinity that would be {len(merged)} terms, more than {MOST}")
     return merged
 
@@ -257,7 +257,7 @@ def _bounds_of(raw: _Raw) -> _Term | None:
         values = _values_of(each.get("operator", ""), frozenset(each.get("values") or ()))
         if bounds is None or values is None:
             return None
-        bounds = _met(bounds, {key: values & _THERE if key == _NAME else values})
+        bounds = _met(bounds, {key: values})
     return bounds
 
 

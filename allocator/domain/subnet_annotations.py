@@ -78,12 +78,16 @@ def is_reclaimed(annotations: Mapping[str, str]) -> bool:
 def _from_subnets(text: str) -> tuple[SubnetNames, ...]:
     items = SUBNETS.items(SUBNETS.parsed(text))
     found = tuple(_from_item(raw, SUBNETS, f"[{index}]") for index, raw in enumerate(items))
+    interfaces: set[str] = set()
+    names: set[tuple[Version, str]] = set()
     for index, item in enumerate(found):
-        if item.interface in [earlier.interface for earlier in found[:index]]:
+        if item.interface in interfaces:
             raise SUBNETS.wrong(f"[{index}].interface", f'"{item.interface}" is listed twice')
+        interfaces.add(item.interface)
         for version, name in item.by_version.items():
-            if name in [earlier.by_version.get(version) for earlier in found[:index]]:
+            if (version, name) in names:
                 raise SUBNETS.wrong(f"[{index}].ipv{version}", f'lists the subnet "{name}" a second time')
+            names.add((version, name))
     return found
 
 

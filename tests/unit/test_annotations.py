@@ -5,7 +5,7 @@ import json
 import pytest
 
 from allocator.domain import errors
-from allocator.domain.annotations import MAX_NAMES, Asked, pools_of_namespace, pools_of_pod
+from allocator.domain.annotations import MAX_NAMES, MAX_PATTERNS, Asked, pools_of_namespace, pools_of_pod
 
 IPPOOL = "ipam.spidernet.io/ippool"
 IPPOOLS = "ipam.spidernet.io/ippools"
@@ -107,6 +107,14 @@ def test_a_pod_without_annotations_asks_for_nothing() -> None:
             {IPPOOL: json.dumps({"ipv4": [f"p{i}" for i in range(MAX_NAMES + 1)]})},
             f"at ipv4 lists {MAX_NAMES + 1} pools, more than {MAX_NAMES}",
             id="more names than anybody needs",
+        ),
+        pytest.param(
+            {IPPOOL: ",".join(f"p{i}*" for i in range(MAX_PATTERNS + 1))},
+            f"ippool lists {MAX_PATTERNS + 1} patterns, more than {MAX_PATTERNS}",
+            id="more patterns than can be matched quickly",
+        ),
+        pytest.param(
+            {IPPOOL: '{"ipv4": ["a", "rack["]}'}, 'at ipv4 is malformed: "rack[" is no pattern', id="a bracket"
         ),
         pytest.param(
             {IPPOOL: json.dumps({"ipv4": ["*" * 254]})}, f'lists "{40 * "*"}...", which cannot be', id="a long name"

@@ -134,6 +134,35 @@ def test_the_pods_own_requirements_hold_as_well(own: list[dict[str, Any]], terms
 
 
 @pytest.mark.parametrize(
+    ("own", "pools", "terms"),
+    [
+        pytest.param(
+            [labels(("rack", "In", ["7", "8"]))],
+            [where(("rack", "NotIn", ["8"]))],
+            [labels(("rack", "In", ["7", "8"]), ("rack", "NotIn", ["8"]))],
+            id="a value that is barred",
+        ),
+        pytest.param(
+            [labels(RACK7), labels(RACK8)],
+            [where(("rack", "NotIn", ["8"]))],
+            [labels(RACK7)],
+            id="an alternative that is barred",
+        ),
+        pytest.param(
+            [labels(RACK7)],
+            [where(RACK7), where(("zone", "Exists", []))],
+            [labels(RACK7)],
+            id="what lies within one stays",
+        ),
+    ],
+)
+def test_the_pods_own_labels_are_compared_with_those_of_the_pools(
+    own: list[dict[str, Any]], pools: list[Pool], terms: list[dict[str, Any]]
+) -> None:
+    assert restricted(own, [pools]) == Restricted(terms)
+
+
+@pytest.mark.parametrize(
     ("own", "groups", "told"),
     [
         pytest.param(None, [[on("n1")], [on("n2")]], "no node is served for all of its addresses", id="two names"),
@@ -153,6 +182,12 @@ def test_the_pods_own_requirements_hold_as_well(own: list[dict[str, Any]], terms
             [[where(RACK7), *(on(f"n{i}") for i in range(MOST))]],
             "101 nodes or selectors of nodes, more than 100",
             id="too many of both",
+        ),
+        pytest.param(
+            [labels(("a", "In", [str(i)])) for i in range(MOST + 1)],
+            [[on("n1")]],
+            "it has 101 terms",
+            id="too many own",
         ),
         pytest.param(
             [labels(("a", "Exists")), labels(("b", "Exists"))],

@@ -161,6 +161,7 @@ def test_what_may_be_right_tomorrow_is_told(annotations: dict[str, str], seen: S
         pytest.param({IPPOOL: "m", DEFAULT_NETWORK: "spiderpool/m0"}, "", id="its own network is asked for"),
         pytest.param({IPPOOL: "m", DEFAULT_NETWORK: "m1"}, "network spiderpool/m1 of eth0", id="it has another one"),
         pytest.param({IPPOOL: "m", NETWORKS: "m1"}, "", id="which interface asks is open"),
+        pytest.param({IPPOOL: "m", NETWORKS: "m1", DEFAULT_NETWORK: "m1"}, "", id="it is open even so"),
         pytest.param(
             {IPPOOLS: '[{"interface": "net1", "ipv4": ["m"]}]', NETWORKS: "m1"}, "network shop/m1 of net1", id="net1"
         ),
@@ -209,6 +210,7 @@ def test_a_refusal_brings_the_hints_along_and_changes_nothing() -> None:
         pytest.param("a,x", None, id="an unknown name"),
         pytest.param("a,x*", None, id="a pattern without a pool"),
         pytest.param("broken", None, id="a pool that cannot be read"),
+        pytest.param("brok*", None, id="a pattern of such a pool"),
         pytest.param('{"ipv4": ["a"]}', None, id="JSON"),
         pytest.param('{"IPv4": ["a"], "note": 1}', None, id="JSON in words of its own"),
     ],
@@ -299,10 +301,19 @@ def test_a_pod_that_no_node_can_serve_is_told_and_left_alone() -> None:
     assert warning.startswith("the pod's node affinity stays as it is: no node is served for all of its addresses")
 
 
-def test_what_is_so_already_is_not_written_again() -> None:
-    seen = cluster(four("a", node_names=("n1",)))
-    own = [{"matchExpressions": [{"key": "rack", "operator": "Exists"}]}]
-    once = advise(pod("a", required=own), seen)
-    assert once.ippool is not None
-    assert once.required == [own[0] | on("n1")[0]]
-    assert advise(pod(once.ippool, required=once.required), seen) == Advice()
+@pytest.mark.parametrize(
+    ("pool", "terms"),
+    [
+        pytest.param({"node_names": ("n1",)}, on("n1"), id="by name"),
+        pytest.param(
+            {"node_affinity": has("rack", "7")},
+            [{"matchExpressions": [{"key": "rack", "operator": "In", "values": ["7"]}]}],
+            id="by labels",
+        ),
+    ],
+)
+def test_what_is_so_already_is_not_written_again(pool: dict[str, Any], terms: list[Any]) -> None:
+    seen = cluster(four("a", **pool))
+    once = advise(pod("a"), seen)
+    assert (once.ippool, once.required) == ('{"ipv4":["a"]}', terms)
+    assert advise(pod(once.ippool or "", required=once.required), seen) == Advice()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from allocator.domain.errors import Invalid
-from allocator.domain.pod_annotations import hints_for, problems_of
+from allocator.domain.pod_annotations import MAX_UNKNOWN, hints_for, problems_of
 from allocator.domain.subnet_annotations import (
     IpNumber,
     SubnetNames,
@@ -106,6 +106,10 @@ def test_an_annotation_is_judged_though_another_one_beats_it() -> None:
 )
 def test_an_unknown_key_is_hinted_at_with_the_nearest_one(key: str, meant: str) -> None:
     assert [*hints_for({f"{PREFIX}{key}": "x"})] == [f'annotation "{PREFIX}{key}" is unknown{meant}']
+
+
+def test_of_many_unknown_keys_the_first_are_hinted_at() -> None:
+    assert len([*hints_for({f"{PREFIX}ippoo{number}": "x" for number in range(1000)})]) == MAX_UNKNOWN
 
 
 def test_known_keys_and_those_of_others_are_no_matter() -> None:
