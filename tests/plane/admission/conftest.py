@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 async def api(
     plane: Plane, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Api]:
-    """A client of the API server that asks the webhook; with the settings in CONF, where the module has it."""
+    """A client of the API server that asks the webhook; the parameter, if any, is the webhook's conf.yml."""
     directory = tmp_path_factory.mktemp("admission")
-    settings = getattr(request.module, "CONF", {})
+    settings = getattr(request, "param", {})
     conf = directory / "conf.yml"
     conf.write_text(yaml.safe_dump(settings))
     async with AsyncExitStack() as stack:

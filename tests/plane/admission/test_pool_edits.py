@@ -290,7 +290,6 @@ LEAVING = [
     edit("a pool that is being deleted is labelled", terminating(P), {"metadata": {"labels": {"a": "b"}}}, allowed()),
 ]
 
-WRONG = legacy(pool("p", subnet=V6, ips=["fd00:7::9-fd00:7::1"]))
 OVERLAPPING = legacy(pool("p", subnet=V4, ipVersion=4, ips=["10.20.0.18-10.20.0.30"]))
 BESIDE = legacy(pool("a", subnet=V4, ipVersion=4, ips=["10.20.0.10-10.20.0.20"]))
 OLD = [
@@ -306,14 +305,6 @@ OLD = [
         {"disable": True},
         allowed(labels={"ipam.spidernet.io/ippool-cidr": "10-20-0-0-16"}, finalizers=[FINALIZER]),
     ),
-    edit("a wrong old pool is labelled", WRONG, {"metadata": {"labels": {"team": "net"}}}, allowed()),
-    update(
-        "a wrong old pool is edited",
-        WRONG,
-        {"disable": True},
-        invalid(("Invalid", "spec.ips[0]", "is reversed")),
-    ),
-    update("a wrong old pool is put right", WRONG, {"ips": ["fd00:7::1-fd00:7::9"]}, allowed()),
     update("pools that overlap: switched off", OVERLAPPING, {"disable": True}, allowed(), BESIDE),
     update("pools that overlap: no worse", OVERLAPPING, {"ips": ["10.20.0.18-10.20.0.40"]}, allowed(), BESIDE),
     update("pools that overlap: better", OVERLAPPING, {"ips": ["10.20.0.20-10.20.0.30"]}, allowed(), BESIDE),
@@ -377,7 +368,6 @@ DELETED = [
         with_status(P, allocatedIPCount=1, allocatedIPs=RECORDED),
         forbidden("10.20.0.11 (pod shop/cart-0)"),
     ),
-    delete("delete: a wrong old pool", WRONG, allowed()),
     delete(
         "delete: in use, and an old pool",
         labelled(legacy(pool("p", subnet=V4)), team="net"),

@@ -152,12 +152,6 @@ UNSEEN = [
         allowed(),
         legacy(A),
     ),
-    create(
-        "12: a pool that cannot be read takes up nothing",
-        pool("b", subnet=V6, ips=["fd00:7::5"]),
-        allowed(),
-        legacy(pool("a", subnet=V6, ips=["fd00:7::9-fd00:7::1"])),
-    ),
 ]
 
 LENDER = subnet(

@@ -14,7 +14,6 @@ from tests.plane.admission.rows import (
     edit,
     forbidden,
     invalid,
-    legacy,
     named,
     not_completed,
     record,
@@ -162,18 +161,6 @@ EDITED = [
         terminating(R),
         {"metadata": {"finalizers": None}},
         allowed(),
-    ),
-    edit(
-        "update: a wrong old one is labelled",
-        legacy(reservation("r", ips=["fd00:7::9-fd00:7::1"])),
-        {"metadata": {"labels": {"team": "net"}}},
-        allowed(),
-    ),
-    update(
-        "update: a wrong old one is edited",
-        legacy(reservation("r", ips=["fd00:7::9-fd00:7::1"])),
-        {"ips": ["fd00:7::9-fd00:7::2"]},
-        invalid(("Invalid", "spec.ipVersion", "cannot be derived"), ("Invalid", "spec.ips[0]", "is reversed")),
     ),
     delete("delete: always", R, allowed(), A, record("10.20.0.2", "a")),
 ]

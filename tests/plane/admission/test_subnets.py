@@ -307,12 +307,6 @@ EDITED = [
         forbidden('"s" is forbidden: it is being deleted'),
     ),
     edit("update: the finalizer is taken off", terminating(S), {"metadata": {"finalizers": None}}, allowed()),
-    edit(
-        "update: a wrong old subnet is labelled",
-        legacy(subnet("s", subnet=V6, ips=["fd00:7::9-fd00:7::1"])),
-        {"metadata": {"labels": {"team": "net"}}},
-        allowed(),
-    ),
     update(
         "update: an old subnet over another one",
         legacy(subnet("s", subnet="10.20.7.0/24")),
