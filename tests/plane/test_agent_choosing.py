@@ -342,10 +342,10 @@ async def test_name_servers_of_the_pod_come_in_the_answer(agent: Agent, kube: Ku
 async def test_a_pool_that_cannot_be_read_is_told_as_that_and_the_next_one_serves(
     agent: Agent, kube: KubeClient, namespace: str
 ) -> None:
-    """CEL cannot order IPv6 addresses: a reversed range is stored while the webhook is away."""
-    await make_pool(kube, "reversed", "fd00::9-fd00::1", "fd00::/64")
+    """CEL does not order IPv6 with a dotted end: such a reversed range is stored while the webhook is away."""
+    await make_pool(kube, "reversed", "fd00::0.0.0.9-fd00::0.0.0.1", "fd00::/64")
     alone = await agent.add(await make_pod(kube, namespace, "alone", ippool={"ipv6": ["reversed"]}))
-    assert 'reversed: SpiderIPPool reversed: "fd00::9-fd00::1" is reversed' in alone.json
+    assert 'reversed: SpiderIPPool reversed: "fd00::0.0.0.9-fd00::0.0.0.1" is reversed' in alone.json
     assert alone.json.startswith(f"pod {namespace}/alone: no IPv6 pool")
     await make_pool(kube, "right", "fd01::1-fd01::9", "fd01::/64")
     served = await agent.add(await make_pod(kube, namespace, "served", ippool={"ipv6": ["reversed", "right"]}))

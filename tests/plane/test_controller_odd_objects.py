@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from devcluster.plane import Plane
     from tests.plane.controllers import Controller
 
-# CEL cannot order IPv6 addresses: the CRD lets a reversed range in, as the original's webhook did.
-REVERSED = "fd00::9-fd00::1"
+# CEL does not order IPv6 with a dotted end: the CRD lets such a reversed range in, as the original's webhook did.
+REVERSED = "fd00::0.0.0.9-fd00::0.0.0.1"
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ async def test_a_reservation_that_cannot_be_read_is_said_and_hides_nothing(kube:
     await make_pool(kube, "rack7")
     for name, spec in {
         "printers": {"ipVersion": 4, "ips": ["10.20.0.12"]},
-        "reversed": {"ipVersion": 6, "ips": ["fd00::9-fd00::1"]},
+        "reversed": {"ipVersion": 6, "ips": ["fd00::0.0.0.9-fd00::0.0.0.1"]},
     }.items():
         reservation = {"apiVersion": API, "kind": "SpiderReservedIP", "metadata": {"name": name}, "spec": spec}
         await kube.create(SPIDER_RESERVED_IPS, reservation)

@@ -235,8 +235,8 @@ async def test_a_dead_webhook_stops_nothing_but_changes_of_the_spec(plane: Plane
 
 
 async def test_a_pool_from_before_the_webhook_may_be_labelled_and_deleted(server: Webhook, kube: KubeClient) -> None:
-    # A reversed IPv6 range is what the CRD alone does not see.
-    await create(kube, pool("old", subnet="fd00::/64", ips=["fd00::9-fd00::1"]))
+    # A reversed IPv6 range with a dotted end is what the CRD alone does not see.
+    await create(kube, pool("old", subnet="fd00::/64", ips=["fd00::0.0.0.9-fd00::0.0.0.1"]))
     await register(kube, server)
     await kube.patch(SPIDER_IP_POOLS, "old", {"metadata": {"labels": {"team": "net"}}})
     with pytest.raises(errors.Invalid, match="reversed"):
