@@ -199,9 +199,7 @@ def _overlapping(overlap: Overlap | None, counts: _Counts) -> Finding:
     elif overlap.earlier:
         told.append(f"{owners(overlap)} a network that crosses this one's, but no address of this pool lies in it")
     if counts.ceded:
-        told.append(
-            f"{len(counts.ceded)} of it stay in use through this pool until their pods go: {_listed(counts.ceded)}"
-        )
+        told.append(f"in use through this pool all the same, until their pods go: {_listed(counts.ceded)}")
     if overlap.later:
         told.append(f"{successors(overlap)} only what does not overlap this pool")
     ways = "delete one of those whose networks cross" if overlap.crosses else "exclude what is shared in one of them"

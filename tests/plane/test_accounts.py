@@ -25,6 +25,7 @@ from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod, make_pool, running_agent
 from tests.plane.controllers import running_controller
 from tests.plane.test_agent import ONE, kill_pod, make_stateful_set, member, state_of
+from tests.plane.test_overlaps import make_subnet, until_subnet
 from tests.plane.webhooks import running_webhook
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ async def test_the_whole_path_works_with_the_rights_in_manifests_base(
         await until(registered, within_s=20, what="the webhook to register itself")
         created = await make_pool(kube, "a", "10.20.0.10-10.20.0.11")
         assert created["metadata"]["finalizers"] == ["spiderpool.spidernet.io"]
+        await make_subnet(kube, "racks", "10.99.0.0/16")
+        await until_subnet(kube, "racks", "False")
         owner = await make_stateful_set(kube, namespace, replicas=1)
         async with running_agent(accounts["agent"], "n1", tmp_path) as agent:
             pod = await make_pod(kube, namespace, "cart", "n1", ONE)

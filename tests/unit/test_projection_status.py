@@ -157,7 +157,7 @@ def test_holders_in_the_overlap_are_not_outside_the_spec_and_the_condition_names
     found = status([a_record("10.20.0.15"), a_record("10.20.0.10")], overlap=SHARED)
     assert condition(found, "InUseOutsideSpec").status == "False"
     assert (
-        "1 of it stay in use through this pool until their pods go: 10.20.0.15 (shop/cart)"
+        "in use through this pool all the same, until their pods go: 10.20.0.15 (shop/cart)."
         in condition(found, "Overlapping").message
     )
 
