@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest_asyncio
 import yaml
 
-from tests.plane.admission.driver import Api, registered
+from tests.plane.admission.api import Api
+from tests.plane.admission.preparing import registered
 from tests.plane.webhooks import running_webhook
 
 if TYPE_CHECKING:

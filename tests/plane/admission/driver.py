@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import aiohttp
-
-from allocator.kube.access import find_access
-from allocator.kube.resources import (
-    CRDS,
-    MUTATING_WEBHOOKS,
-    SPIDER_ENDPOINTS,
-    SPIDER_IP_ADDRESSES,
-    SPIDER_IP_POOLS,
-    SPIDER_RESERVED_IPS,
-    SPIDER_SUBNETS,
-    VALIDATING_WEBHOOKS,
-)
-from tests.plane.admission.rows import LEGACY, NOT_COMPLETED, Accepted, Refused, legacy, not_completed
+from tests.plane.admission.api import RESOURCES, collection_of, path_of
+from tests.plane.admission.rows import LEGACY, Accepted, Refused
 from tests.plane.support import eventually
-from tests.plane.webhooks import pool, reservation, subnet
-from webhook.entries import NAME, Registration, UrlTarget
+from tests.plane.webhooks import pool, subnet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from allocator.kube.access import Access
     from allocator.kube.resources import Object, Resource
-    from devcluster.plane import Plane
+    from tests.plane.admission.api import Answer, Api
     from tests.plane.admission.rows import Row
-    from tests.plane.webhooks import Webhook
 
-RESOURCES: Final = {
-    resource.kind: resource
-    for resource in (SPIDER_IP_POOLS, SPIDER_SUBNETS, SPIDER_RESERVED_IPS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES)
-}
 WITH_STATUS: Final = ("SpiderIPPool", "SpiderSubnet")
 TITLES: Final = {
     "Invalid": "Invalid value",
@@ -49,147 +29,6 @@ TITLES: Final = {
 }
 # The flags of a pool come from the CRD.
 FLAGS: Final = {"SpiderIPPool": {"default": False, "disable": False}}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    body: Object
-    warnings: list[str]
-
-
-class Api:
-    """The API server as a user's client sees it, warnings included."""
-
-    def __init__(self, access: Access, session: aiohttp.ClientSession) -> None:
-        self._access = access
-        self._session = session
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def connect(cls, plane: Plane) -> AsyncIterator[Api]:
-        access = await find_access(plane.kubeconfig)
-        headers = {}
-        if authorization := await access.credentials.authorization():
-            headers["Authorization"] = authorization
-        async with aiohttp.ClientSession(access.server, headers=headers) as session:
-            yield cls(access, session)
-
-    async def call(self, method: str, path: str, body: object = None, *, user: str = "", **params: str) -> Answer:
-        form = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Content-Type": form}
-        if user:
-            headers |= {"Impersonate-User": user, "Impersonate-Group": "system:masters"}
-        async with self._session.request(
-            method, path, params=params, json=body, headers=headers, ssl=self._access.tls or True
-        ) as response:
-            warnings = [_warning(text) for text in response.headers.getall("Warning", [])]
-            # The API server's own, about the original's finalizer.
-            warnings = [text for text in warnings if not text.startswith("metadata.finalizers: ")]
-            return Answer(response.status, await response.json(content_type=None), warnings)
-
-    async def done(self, method: str, path: str, body: object = None, **params: str) -> Object:
-        """The body of a call that must succeed."""
-        answer = await self.call(method, path, body, **params)
-        assert answer.status < 300, f"{method} {path}: {answer.body.get('message')}"
-        return answer.body
-
-
-def _warning(header: str) -> str:
-    """The text of `299 - "text"` (RFC 7234, 5.5)."""
-    found = re.match(r'299 \S+ "((?:[^"\\]|\\.)*)"', header)
-    assert found, header
-    return re.sub(r"\\(.)", r"\1", found.group(1))
-
-
-def path_of(obj: Object) -> str:
-    return _collection_of(obj) + f"/{obj['metadata']['name']}"
-
-
-def _collection_of(obj: Object) -> str:
-    return RESOURCES[obj["kind"]].path(obj["metadata"].get("namespace"))
-
-
-@contextlib.asynccontextmanager
-async def registered(api: Api, server: Webhook, *, has_subnets: bool = True) -> AsyncIterator[None]:
-    """The registrations of the webhook, but for objects with the labels of rows.py; gone afterwards."""
-    registration = Registration(target=UrlTarget(server.base), namespace="spiderpool", has_subnets=has_subnets)
-    for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
-        labels = [LEGACY, NOT_COMPLETED] if resource == MUTATING_WEBHOOKS else [LEGACY]
-        selector = {"matchExpressions": [{"key": label, "operator": "DoesNotExist"} for label in labels]}
-        entries = [{**entry, "objectSelector": selector} for entry in registration.webhooks(resource, server.ca_bundle)]
-        head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": NAME}}
-        await api.done("POST", resource.path(), {**head, "webhooks": entries})
-
-    async def is_asked() -> bool:
-        return await _asked(api) == [True, True]
-
-    async def is_asked_no_more() -> bool:
-        return await _asked(api) == [False, False]
-
-    try:
-        await eventually(is_asked)
-        yield
-    finally:
-        for resource in (VALIDATING_WEBHOOKS, MUTATING_WEBHOOKS):
-            await api.done("DELETE", resource.path(name=NAME))
-        await eventually(is_asked_no_more)
-
-
-async def _asked(api: Api) -> list[bool]:
-    """Whether the API server asks the mutating webhook, which fills in the family, and the validating one, which
-    misses it. The family may be switched off.
-    """
-    probe = reservation("probe", ips=["192.0.2.1"])
-    completed = await api.call("POST", _collection_of(probe), probe, dryRun="All")
-    judged = await api.call("POST", _collection_of(probe), not_completed(probe), dryRun="All")
-    is_completed = "ipVersion" in completed.body.get("spec", {})
-    return [is_completed or "switched off" in completed.body.get("message", ""), judged.status == 422]
-
-
-@contextlib.asynccontextmanager
-async def without_rules(api: Api) -> AsyncIterator[None]:
-    """The CRDs without their CEL rules, as objects of the original were stored; put back afterwards."""
-    probes = [
-        legacy(reservation("probe", ips=["x"])),
-        legacy(pool("probe", subnet="192.0.2.0/24", ips=["x"])),
-        legacy(subnet("probe", subnet="192.0.2.0/24", ips=["x"])),
-    ]
-
-    async def answers() -> list[int]:
-        return [(await api.call("POST", _collection_of(probe), probe, dryRun="All")).status for probe in probes]
-
-    async def are_off() -> bool:
-        return await answers() == [201] * len(probes)
-
-    before = await answers()
-
-    async def are_back() -> bool:
-        return await answers() == before
-
-    paths = [
-        CRDS.path(name=f"{resource.plural}.{resource.group}")
-        for resource in (SPIDER_RESERVED_IPS, SPIDER_IP_POOLS, SPIDER_SUBNETS)
-    ]
-    specs = [(await api.done("GET", path))["spec"] for path in paths]
-    try:
-        for path, spec in zip(paths, specs, strict=True):
-            await api.done("PATCH", path, {"spec": {"versions": _lenient(spec["versions"])}})
-        await eventually(are_off)
-        yield
-    finally:
-        for path, spec in zip(paths, specs, strict=True):
-            await api.done("PATCH", path, {"spec": {"versions": spec["versions"]}})
-        await eventually(are_back)
-
-
-def _lenient(schema: Any) -> Any:
-    """A copy without rules, at any depth."""
-    if isinstance(schema, list):
-        return [_lenient(item) for item in schema]
-    if isinstance(schema, dict):
-        return {key: _lenient(value) for key, value in schema.items() if key != "x-kubernetes-validations"}
-    return schema
 
 
 @dataclass(slots=True)
@@ -203,7 +42,7 @@ class Cluster:
         """Create the object with its status; webhook and API server know it afterwards."""
         metadata = dict(obj["metadata"])
         is_leaving = metadata.pop("deletionTimestamp", None) is not None
-        await self.api.done("POST", _collection_of(obj), {**obj, "metadata": metadata})
+        await self.api.done("POST", collection_of(obj), {**obj, "metadata": metadata})
         self.made.append(obj)
         if obj["kind"] in WITH_STATUS and "status" in obj:
             await self.api.done("PATCH", f"{path_of(obj)}/status", {"status": obj["status"]})
@@ -223,7 +62,7 @@ class Cluster:
         probe = make("probe", subnet=beside)
 
         async def is_known() -> bool:
-            answer = await self.api.call("POST", _collection_of(probe), probe, dryRun="All")
+            answer = await self.api.call("POST", collection_of(probe), probe, dryRun="All")
             return f'"{obj["metadata"]["name"]}"' in str(answer.body.get("message"))
 
         await eventually(is_known)
@@ -240,8 +79,9 @@ class Cluster:
             assert answer.status in (200, 404), answer.body
 
 
-async def carry_out(api: Api, row: Row) -> None:
-    """The row's operation in the row's cluster; AssertionError when the answer is another one."""
+@contextlib.asynccontextmanager
+async def standing(api: Api, row: Row) -> AsyncIterator[Cluster]:
+    """What the row finds; gone afterwards, with what it left."""
     cluster = Cluster(api)
     try:
         for obj in row.cluster:
@@ -250,21 +90,27 @@ async def carry_out(api: Api, row: Row) -> None:
             await cluster.put(row.obj)
             if LEGACY in row.obj["metadata"].get("labels", {}):
                 await api.done("PATCH", path_of(row.obj), {"metadata": {"labels": {LEGACY: None}}})
+        yield cluster
+    finally:
+        await cluster.clear()
+
+
+async def carry_out(api: Api, row: Row) -> None:
+    """The row's operation in the row's cluster; AssertionError when the answer is another one."""
+    async with standing(api, row) as cluster:
         answer = await _perform(api, row)
-        if row.operation == "CREATE" and answer.status == 201:
+        if answer.status == 201:
             cluster.made.append(row.obj)
         if isinstance(row.expected, Refused):
             _check_refusal(row, row.expected, answer)
         else:
             _check_acceptance(row, row.expected, answer)
-    finally:
-        await cluster.clear()
 
 
 async def _perform(api: Api, row: Row) -> Answer:
     match row.operation:
         case "CREATE":
-            return await api.call("POST", _collection_of(row.obj), row.obj, user=row.user)
+            return await api.call("POST", collection_of(row.obj), row.obj, user=row.user)
         case "UPDATE":
             return await api.call("PATCH", path_of(row.obj), row.change, user=row.user)
         case "DELETE":

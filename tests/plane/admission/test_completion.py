@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from allocator.kube.resources import Object
-    from tests.plane.admission.driver import Api
+    from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

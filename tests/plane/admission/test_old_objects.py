@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.plane.admission.driver import carry_out, without_rules
+from tests.plane.admission.driver import carry_out
+from tests.plane.admission.preparing import without_rules
 from tests.plane.admission.rows import (
     allowed,
     create,
@@ -26,7 +27,7 @@ from tests.plane.webhooks import pool, reservation, subnet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.plane.admission.driver import Api
+    from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

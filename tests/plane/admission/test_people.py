@@ -25,7 +25,7 @@ from tests.plane.webhooks import pool, reservation, subnet
 from webhook.entries import ACCOUNTS
 
 if TYPE_CHECKING:
-    from tests.plane.admission.driver import Api
+    from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real_plane]

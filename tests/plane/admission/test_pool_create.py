@@ -11,7 +11,7 @@ from tests.plane.admission.rows import allowed, create, invalid, labelled, named
 from tests.plane.webhooks import pool
 
 if TYPE_CHECKING:
-    from tests.plane.admission.driver import Api
+    from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -24,7 +24,7 @@ from tests.plane.admission.rows import (
 from tests.plane.webhooks import pool, reservation
 
 if TYPE_CHECKING:
-    from tests.plane.admission.driver import Api
+    from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
