@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -23,12 +24,16 @@ Span: TypeAlias = tuple[int, int]
 
 # Counts are int64 in the CRDs; a larger set is shown as this many, as the original does.
 COUNT_LIMIT: Final = 2**63 - 1
+# Parsed texts that are kept, of each kind: every rule reads a pool anew, and most of a judgement is parsing. What is
+# refused is not kept, however long it is.
+PARSED_KEPT: Final = 1024
 
 
 class AddressError(ValueError):
     """The text is no address, range or network; the message says what to write instead."""
 
 
+@lru_cache(PARSED_KEPT)
 def parse_address(text: str, version: Version | None = None) -> Address:
     """The address that `text` names, as Go's net.ParseIP reads it but without IPv4-mapped IPv6.
 
@@ -48,6 +53,7 @@ def parse_address(text: str, version: Version | None = None) -> Address:
     return address
 
 
+@lru_cache(PARSED_KEPT)
 def parse_network(text: str, version: Version | None = None) -> Network:
     """The network that `text` names; the text must be the canonical form (no host bits, lower case).
 
@@ -69,6 +75,7 @@ def parse_network(text: str, version: Version | None = None) -> Network:
     return network
 
 
+@lru_cache(PARSED_KEPT)
 def parse_span(text: str, version: Version) -> Span:
     """The (first, last) pair of an item `a` or `a-b`: no blanks, no CIDR, both of `version`, not reversed."""
     first_text, dash, last_text = text.partition("-")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from allocator.domain.addresses import AddressError, parse_network
 from allocator.domain.errors import FieldError
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ def check_flag(parent: Raw, key: str, path: str, problems: Problems) -> None:
 
 def loose_network(text: str) -> Network | None:
     """The network of a CIDR that may have host bits; None when it is none: netmasks and IPv4-mapped IPv6 are not."""
+    with suppress(AddressError):
+        return parse_network(text)  # nearly always it is right as it is
     try:
         network = ipaddress.ip_network(text, strict=False) if _PREFIX.fullmatch(text) else None
     except ValueError:
