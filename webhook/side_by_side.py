@@ -34,12 +34,16 @@ class SideBySide:
         return self._pools.all()
 
     def owner_of(self, pool: Object) -> Object | None:
-        """The stored SpiderSubnet that has the pool's network; the first by name, should there be more."""
+        """The stored SpiderSubnet that has the pool's network; the one made first, should there be more."""
         extent = extent_of(pool)
-        if extent is None or self._subnets is None:
+        return None if extent is None else self._owner(extent)
+
+    def _owner(self, extent: Extent) -> Object | None:
+        if self._subnets is None:
             return None
-        same = (subnet.name for subnet in self._subnets.near(extent.subnet) if subnet.subnet == extent.subnet)
-        return next((raw for name in sorted(same) if (raw := self._subnets.stored(name)) is not None), None)
+        same = {subnet.name for subnet in self._subnets.near(extent.subnet) if subnet.subnet == extent.subnet}
+        stored = [raw for name in same if (raw := self._subnets.stored(name)) is not None]
+        return min(stored, key=_age, default=None)
 
     async def is_taken(self, request: Request) -> bool:
         """Whether there is an object of this kind and name."""
@@ -99,6 +103,8 @@ class SideBySide:
 
     def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
         subnets = [] if self._subnets is None else self._subnets.near(mine.subnet)
+        if mine.kind == "SpiderIPPool" and (owner := self._owner(mine)) is not None:
+            subnets = [subnet for subnet in subnets if subnet.name == owner["metadata"]["name"]]
         near = [*self._pools.near(mine.subnet), *subnets]
         return [clash.neighbour for clash in self._compare(mine, near, is_new=is_new)]
 
@@ -120,3 +126,8 @@ class SideBySide:
 
     def _known(self, kind: str) -> Neighbours | None:
         return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)
+
+
+def _age(stored: Object) -> tuple[str, str]:
+    metadata = stored["metadata"]
+    return str(metadata.get("creationTimestamp")), str(metadata.get("uid"))
