@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-# For the handshake and the head of the first request, or the head of a further one: milliseconds, usually. And for a
-# client to take its answer.
+# For the handshake, for the head of a request from its first byte on: milliseconds, usually. And for a client to take
+# its answer.
 PATIENCE_S: Final = 5.0
+# For the first byte. kube-apiserver dials more than it needs when it is busy, and keeps what it did not need for 90 s;
+# when such a connection is closed under its first request, Go does not try again, and somebody's change is refused.
+UNUSED_S: Final = 120.0
 # Three API servers with 200 changes each under way, and half as many again. Each costs 60 KiB.
 MOST: Final = 1024
 # asyncio has a buffer of 256 KiB for each connection with TLS, for idle ones too; records have at most 16 KiB.
@@ -47,8 +50,9 @@ def default_limit() -> int:
 class Connections:
     """All connections of a listener. `middleware` has to be the outermost of its application."""
 
-    def __init__(self, *, patience_s: float = PATIENCE_S, limit: int | None = None) -> None:
+    def __init__(self, *, patience_s: float = PATIENCE_S, unused_s: float = UNUSED_S, limit: int | None = None) -> None:
         self.patience_s = patience_s
+        self.unused_s = unused_s
         self._limit = default_limit() if limit is None else limit
         # Those that did something last are at the end.
         self._open: dict[_Connection, None] = {}
@@ -192,8 +196,9 @@ class _Connection(asyncio.Protocol):
         self._sock = sock
         self._transport: asyncio.BaseTransport | None = None
         self._request: web.Request | None = None
+        self._is_unused = True
         self._timer: asyncio.TimerHandle | None = None
-        self._start_timer()
+        self._start_timer(all_of_them.patience_s)
 
     @property
     def is_new(self) -> bool:
@@ -227,12 +232,14 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._start_timer(self._all.unused_s)
         self._all.made(self)
         self.handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._request is None and self._timer is None:
-            self._start_timer()
+        if self._request is None and (self._timer is None or self._is_unused):
+            self._start_timer(self._all.patience_s)
+        self._is_unused = False
         self.handler.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -240,7 +247,7 @@ class _Connection(asyncio.Protocol):
         return None
 
     def pause_writing(self) -> None:
-        self._start_timer()
+        self._start_timer(self._all.patience_s)
         self.handler.pause_writing()
 
     def resume_writing(self) -> None:
@@ -252,9 +259,9 @@ class _Connection(asyncio.Protocol):
         self._all.closed(self)
         self.handler.connection_lost(error)
 
-    def _start_timer(self) -> None:
+    def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(self._all.patience_s, self.close)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -63,7 +63,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def serving(*, patience_s: float = PATIENCE_S, limit: int = 100) -> AsyncIterator[Listener]:
+async def serving(*, patience_s: float = PATIENCE_S, unused_s: float = 30, limit: int = 100) -> AsyncIterator[Listener]:
     material = authority.renewed(None, ["127.0.0.1"], datetime.now(UTC))
     live = LiveContext()
     live.use(material)
@@ -97,7 +97,7 @@ async def serving(*, patience_s: float = PATIENCE_S, limit: int = 100) -> AsyncI
     app.router.add_get("/slow", slow)
     app.router.add_post("/body", body)
     app.router.add_get("/huge", huge)
-    connections = Connections(patience_s=patience_s, limit=limit)
+    connections = Connections(patience_s=patience_s, unused_s=unused_s, limit=limit)
     async with listening(app, HostPort("127.0.0.1", 0), live, connections) as port:
         listener = Listener(port, material.ca, limit)
         try:
@@ -121,13 +121,19 @@ async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, r
     return head
 
 
-@pytest.mark.parametrize("sent", [b"", b"G", b"POST / HTTP/1.1\r\nHost: w\r\nX-Half:"], ids=["silence", "byte", "half"])
+@pytest.mark.parametrize("sent", [b"G", b"POST / HTTP/1.1\r\nHost: w\r\nX-Half:"], ids=["byte", "half"])
 async def test_half_a_request_is_not_waited_for(sent: bytes) -> None:
     async with serving() as listener:
         both = [await listener.dial() for _ in range(20)]
         for _, writer in both:
             writer.write(sent)
         assert [await is_closed(reader) for reader, _ in both] == [True] * 20
+
+
+async def test_a_connection_that_is_never_used_ends_too() -> None:
+    async with serving(patience_s=30, unused_s=PATIENCE_S) as listener:
+        reader, _ = await listener.dial()
+        assert await is_closed(reader)
 
 
 async def test_a_head_that_comes_byte_by_byte_is_not_waited_for_either() -> None:
@@ -154,14 +160,16 @@ async def test_half_of_a_second_request_is_not_waited_for() -> None:
         assert await is_closed(reader)
 
 
-async def test_idle_connections_and_long_answers_are_left_alone() -> None:
+async def test_idle_and_unused_connections_and_long_answers_are_left_alone() -> None:
     async with serving() as listener:
-        idle, busy, half = await listener.dial(), await listener.dial(), await listener.dial()
+        idle, unused, busy, half = [await listener.dial() for _ in range(4)]
         assert b"200" in await answered(*idle)
         assert b"200" in await answered(*busy, REQUEST.replace(b"/ ", b"/slow ", 1))
-        # By now one that has sent nothing has been closed.
+        half[1].write(REQUEST[:10])
+        # So long one may be idle, before its first request too.
         assert await is_closed(half[0])
         assert b"200" in await answered(*idle)
+        assert b"200" in await answered(*unused)
         assert b"200" in await answered(*busy)
 
 
