@@ -66,6 +66,8 @@ def parse_network(text: str, version: Version | None = None) -> Network:
         network = None
     if network is None:
         raise AddressError(f'"{text}" is not a CIDR: write 10.0.0.0/24 or fd00::/64')
+    if isinstance(network, IPv6Network) and network.network_address.scope_id is not None:
+        raise AddressError(f'"{text}" has a zone: write the network without "%" and what follows it')
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise AddressError(f'"{text}" is IPv4-mapped: write the IPv4 network')
     if version is not None and network.version != version:

@@ -26,7 +26,8 @@ MAX_ITEMS: Final = 4096
 MAX_TYPED_ITEMS: Final = 10_000
 MAX_SHOWN: Final = 5
 
-_PREFIX: Final = re.compile(r"[^/%]+/\d{1,3}")
+# As Go reads it, and so the API server: a length without leading zeros.
+_PREFIX: Final = re.compile(r"[^/%]+/(0|[1-9]\d{0,2})")
 
 
 @dataclass(slots=True)

@@ -245,7 +245,12 @@ def test_zones_and_mapped_addresses_are_refused_with_advice(text: str, advice: s
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [("10.20.0.1/16", 'write "10.20.0.0/16"'), ("FD00::/64", 'write "fd00::/64"'), ("10.20.0.0", "is not a CIDR")],
+    [
+        ("10.20.0.1/16", 'write "10.20.0.0/16"'),
+        ("FD00::/64", 'write "fd00::/64"'),
+        ("10.20.0.0", "is not a CIDR"),
+        ("fd00::%eth0/64", "has a zone"),
+    ],
 )
 def test_a_network_must_be_in_canonical_form(text: str, advice: str) -> None:
     with pytest.raises(AddressError) as refusal:
