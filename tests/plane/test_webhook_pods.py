@@ -326,15 +326,24 @@ async def deploy(kube: KubeClient, namespace: str, annotations: dict[str, str], 
     )
 
 
+def selecting(operator: str, *values: str) -> Object:
+    expression: Object = {"key": "rack", "operator": operator}
+    if values:
+        expression["values"] = [*values]
+    return {"nodeAffinity": {"matchExpressions": [expression]}}
+
+
 @pytest.mark.parametrize(
-    "pool",
+    ("pool", "served"),
     [
-        pytest.param({"nodeName": ["node-2", "node-3"]}, id="by name"),
-        pytest.param({"nodeAffinity": {"matchLabels": {"rack": "7"}}}, id="by labels"),
+        pytest.param({"nodeName": ["node-2", "node-3"]}, {"node-2", "node-3"}, id="by name"),
+        pytest.param({"nodeAffinity": {"matchLabels": {"rack": "7"}}}, {"node-2", "node-3"}, id="by labels"),
+        pytest.param(selecting("NotIn", "7"), {"node-1"}, id="by a value, which a node without the label has not"),
+        pytest.param(selecting("DoesNotExist"), {"node-1"}, id="by an absent label"),
     ],
 )
 async def test_the_scheduler_puts_a_deployments_pods_only_where_their_pool_serves(
-    admission: Webhook, namespace: str, kube: KubeClient, plane: Plane, pool: Object
+    admission: Webhook, namespace: str, kube: KubeClient, plane: Plane, pool: Object, served: set[str]
 ) -> None:
     async with scheduling(plane, kube, "node-1", "node-2", "node-3"):
         for node in ("node-2", "node-3"):
@@ -352,7 +361,7 @@ async def test_the_scheduler_puts_a_deployments_pods_only_where_their_pool_serve
             return len(found) == 4 and all(found)
 
         await eventually(are_bound)
-        assert set(await nodes()) == {"node-2", "node-3"}
+        assert set(await nodes()) == served
         await kube.delete(DEPLOYMENTS, "web", namespace=namespace, propagation="Background")
 
 
