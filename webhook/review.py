@@ -17,6 +17,8 @@ Operation: TypeAlias = Literal["CREATE", "UPDATE", "DELETE"]
 API_VERSION: Final = "admission.k8s.io/v1"
 # The deepest field of our kinds is at 9; managedFields repeats the path of a field, so 64 leaves ample room.
 DEPTH_LIMIT: Final = 64
+# More than fit into the 1.5 MiB that etcd takes, but for the shortest. 7 MiB of those would cost seconds.
+VALUES_LIMIT: Final = 250_000
 OPERATIONS: Final[dict[str, Operation]] = {"CREATE": "CREATE", "UPDATE": "UPDATE", "DELETE": "DELETE"}
 
 # FieldError.type in the words of metav1.CauseType, and as Kubernetes begins the message.
@@ -114,12 +116,16 @@ def _request(request: Object) -> Request:
     operation = OPERATIONS.get(_text(request, "operation"))
     new, old = _object(request, "object"), _object(request, "oldObject")
     for obj in (new, old):
-        if _is_deeper_than(obj, DEPTH_LIMIT):
-            raise BadReviewError(f"the object is nested deeper than {DEPTH_LIMIT} levels")
+        _check_size(obj)
     if operation in ("CREATE", "UPDATE") and not new:
         raise BadReviewError(f"the request has no object, which {operation} needs")
     if operation in ("UPDATE", "DELETE") and not old:
         raise BadReviewError(f"the request has no oldObject, which {operation} needs")
+    if not isinstance(new.get("metadata", {}), dict):
+        raise BadReviewError("metadata of the object is no object")
+    # What is stored has a name; a new object may wait for one (generateName).
+    if old and not _text(_object(old, "metadata"), "name"):
+        raise BadReviewError("the oldObject has no metadata.name")
     return Request(
         uid=request["uid"],
         operation=operation,
@@ -127,7 +133,7 @@ def _request(request: Object) -> Request:
         kind=_text(kind, "kind"),
         plural=_text(resource, "resource"),
         subresource=_text(request, "subResource"),
-        name=_text(request, "name") or _text(_object(new, "metadata"), "name"),
+        name=_text(request, "name") or _text(new.get("metadata", {}), "name"),
         namespace=_text(request, "namespace"),
         is_dry_run=request.get("dryRun") is True,
         new=new,
@@ -171,19 +177,26 @@ def _cause_text(problem: FieldError) -> str:
     return f"{opening}: {value}: {problem.message}"
 
 
-def _is_deeper_than(value: object, limit: int) -> bool:
-    """Without recursion: the depth is what the sender chose."""
-    level = [value]
-    for _ in range(limit):
+def _check_size(value: Object) -> None:
+    """BadReviewError when it is deeper or has more values than any object of ours.
+
+    Without recursion, since the depth is what the sender chose; and before anything else, since it may all be copied.
+    """
+    level: list[Object | list[Any]] = [value]
+    number = 0
+    for _ in range(DEPTH_LIMIT):
+        number += sum(map(len, level))
+        if number > VALUES_LIMIT:
+            raise BadReviewError(f"the object has more than {VALUES_LIMIT} values")
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return False
-    return True
+            return
+    raise BadReviewError(f"the object is nested deeper than {DEPTH_LIMIT} levels")
 
 
 def _object(parent: Object, key: str) -> Object:

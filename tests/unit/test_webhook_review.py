@@ -30,6 +30,9 @@ def decoded(**changes: Any) -> review.Request:
     return review.decode(json.dumps(body(**changes)).encode())
 
 
+ODD_METADATA: list[Any] = [None, [], 7, {}, {"name": 7}]
+
+
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
@@ -45,8 +48,8 @@ def test_a_request_is_read() -> None:
 
 
 def test_a_delete_has_only_the_old_object() -> None:
-    request = decoded(operation="DELETE", object=None, oldObject={"metadata": {}})
-    assert (request.operation, request.new, request.old) == ("DELETE", {}, {"metadata": {}})
+    request = decoded(operation="DELETE", object=None, oldObject={"metadata": {"name": "p"}})
+    assert (request.operation, request.new, request.old) == ("DELETE", {}, {"metadata": {"name": "p"}})
 
 
 def test_an_operation_that_is_not_ours_is_no_mistake() -> None:
@@ -72,6 +75,19 @@ def test_an_operation_that_is_not_ours_is_no_mistake() -> None:
         pytest.param(json.dumps(body(object=[])).encode(), "object of the request", id="object is a list"),
         pytest.param(json.dumps(body(kind="x")).encode(), "kind of the request", id="kind is a text"),
         pytest.param(json.dumps(body(object=nested(65))).encode(), "deeper than 64", id="object too deep"),
+        pytest.param(
+            json.dumps(body(object={"metadata": []})).encode(), "metadata of the object", id="metadata a list"
+        ),
+        *(
+            pytest.param(
+                json.dumps(
+                    body(operation="DELETE", object=None, oldObject={"metadata": metadata, "spec": {}})
+                ).encode(),
+                "metadata",
+                id=f"metadata of the old object: {metadata}",
+            )
+            for metadata in ODD_METADATA
+        ),
     ],
 )
 def test_what_is_no_review_is_refused(content: bytes, words: str) -> None:
