@@ -259,6 +259,43 @@ MANY = [
     ),
 ]
 
+# The schema is asked after the webhook.
+TYPES = [
+    create("no spec", {**pool("p"), "spec": None}, invalid(("Required", "spec", "describe the object"))),
+    create(
+        "no subnet",
+        pool("p"),
+        invalid(("Invalid", "spec.ipVersion", "cannot be derived"), ("Required", "spec.subnet", "write the network")),
+    ),
+    create(
+        "other types than those of the schema",
+        pool(
+            "p",
+            subnet=V4,
+            ips="10.20.0.1",
+            excludeIPs=[7],
+            gateway=["10.20.0.1"],
+            routes=["10.99.0.0/16", {"gw": "10.20.0.1"}, {"dst": "10.98.0.0/16"}],
+            podAffinity="rack",
+            nodeAffinity={"matchExpressions": ["rack"]},
+            multusName="macvlan",
+            default="yes",
+        ),
+        invalid(
+            ("Invalid", "spec.ips", "must be a list"),
+            ("Invalid", "spec.excludeIPs[0]", "7: must be a text"),
+            ("Invalid", "spec.gateway", "must be a text"),
+            ("Invalid", "spec.routes[0]", "must be a route"),
+            ("Required", "spec.routes[1].dst", "write the destination"),
+            ("Required", "spec.routes[2].gw", "write an address"),
+            ("Invalid", "spec.podAffinity", "must be a label selector"),
+            ("Invalid", "spec.nodeAffinity.matchExpressions[0]", "must be a requirement"),
+            ("Invalid", "spec.multusName", "must be a list"),
+            ("Invalid", "spec.default", "must be true or false"),
+        ),
+    ),
+]
+
 # Ranges of any size, as fast as small ones: each of these has the API server's usual 2 s.
 SIZES = [
     create("an IPv6 /64", pool("p", subnet=V6, ips=["fd00:7::-fd00:7::ffff:ffff:ffff:ffff"]), allowed()),
@@ -421,7 +458,7 @@ SELECTORS = [
     ),
 ]
 
-TABLE = named([*FAMILY, *SUBNET, *RANGES, *GATEWAY, *ROUTES, *MANY, *SIZES, *SELECTORS])
+TABLE = named([*FAMILY, *SUBNET, *RANGES, *GATEWAY, *ROUTES, *MANY, *TYPES, *SIZES, *SELECTORS])
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())

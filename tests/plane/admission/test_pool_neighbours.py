@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,8 @@ from tests.plane.admission.rows import (
     named,
     stored,
     terminating,
+    update,
+    with_status,
 )
 from tests.plane.webhooks import pool, subnet
 
@@ -242,7 +245,57 @@ LENT = [
     ),
 ]
 
-TABLE = named([*NAMES, *NETWORKS, *SHARED, *UNSEEN, *LENT])
+AUTOMATIC = {"ipam.spidernet.io/owner-application-name": "cart"}
+ACCOUNTS = with_status(LENDER, controlledIPPools=json.dumps({"auto4-cart": {"ips": ["10.20.0.30-10.20.0.39"]}}))
+NOT_BY_HAND = "belongs to an application and has what its SpiderSubnet lent it"
+AUTO = labelled(pool("auto4-cart", subnet=V4, ips=["10.20.0.30-10.20.0.39"]), **AUTOMATIC)
+LENT_TO_APPLICATIONS = [
+    create("5.2, 7: an automatic pool as the accounts have it", AUTO, allowed(), ACCOUNTS),
+    create(
+        "5.2, 7: an automatic pool with less than the accounts have",
+        labelled(pool("auto4-cart", subnet=V4, ips=["10.20.0.30"]), **AUTOMATIC),
+        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (10.20.0.30-10.20.0.39)")),
+        ACCOUNTS,
+    ),
+    create(
+        "5.2, 7: an automatic pool that the accounts do not have",
+        labelled(pool("auto4-web", subnet=V4, ips=["10.20.0.30"]), **AUTOMATIC),
+        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (nothing)")),
+        ACCOUNTS,
+    ),
+    create(
+        "5.2, 7: accounts that cannot be read lend nothing",
+        AUTO,
+        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (nothing)")),
+        with_status(LENDER, controlledIPPools="{"),
+    ),
+    create("5.2, 1: an automatic pool without a SpiderSubnet", AUTO, allowed()),
+    update(
+        "update 8: an automatic pool is changed by hand",
+        AUTO,
+        {"ips": ["10.20.0.30-10.20.0.40"]},
+        invalid(("Forbidden", "spec.ips", NOT_BY_HAND)),
+        ACCOUNTS,
+    ),
+    update("update 8: an automatic pool, but not its addresses", AUTO, {"disable": True}, allowed(), ACCOUNTS),
+]
+
+CROSSED = [
+    create(
+        "a network within that of a SpiderSubnet",
+        pool("p", subnet="10.20.7.0/24"),
+        allowed('spec.subnet 10.20.7.0/24 crosses 10.20.0.0/16 of SpiderSubnet "dc1"'),
+        LENDER,
+    ),
+    create(
+        "a network around that of a SpiderSubnet",
+        pool("p", subnet="10.0.0.0/8"),
+        allowed('spec.subnet 10.0.0.0/8 crosses 10.20.0.0/16 of SpiderSubnet "dc1"'),
+        LENDER,
+    ),
+]
+
+TABLE = named([*NAMES, *NETWORKS, *SHARED, *UNSEEN, *LENT, *LENT_TO_APPLICATIONS, *CROSSED])
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
