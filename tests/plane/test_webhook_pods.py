@@ -252,18 +252,18 @@ async def test_the_pod_may_go_only_where_its_pools_serve(admission: Webhook, nam
 async def test_every_way_to_select_nodes_is_taken_by_the_api_server(
     admission: Webhook, namespace: str, kube: KubeClient
 ) -> None:
-    selecting = [
+    asked: list[Object] = [
         {"key": "rack", "operator": "NotIn", "values": ["9", "8"]},
         {"key": "example.com/zone", "operator": "Exists"},
         {"key": "spot", "operator": "DoesNotExist"},
     ]
-    await make_pool(kube, "rack7", "10.20.0.10", nodeAffinity={"matchExpressions": selecting})
+    await make_pool(kube, "rack7", "10.20.0.10", nodeAffinity={"matchExpressions": asked})
     await make_pool(kube, "rack7-v6", "fd00:20::10", "fd00:20::/64", nodeAffinity={"matchLabels": {"rack": ""}})
     asking = pod(namespace, annotations={"ippool": "rack7"}, affinity={"podAntiAffinity": {}})
     await tried(kube, asking, terms_of)
     made = await kube.create(PODS, asking, namespace=namespace)
     (term,) = terms_of(made) or []
-    assert term == {"matchExpressions": [selecting[1], {**selecting[0], "values": ["8", "9"]}, selecting[2]]}
+    assert term == {"matchExpressions": [asked[1], {**asked[0], "values": ["8", "9"]}, asked[2]]}
     asking = pod(namespace, "both", annotations={"ippool": "rack7,rack7-v6"})
     await tried(kube, asking, lambda made: "rack7-v6" in annotation_of(made) and "{" in annotation_of(made))
     (term,) = terms_of(await kube.create(PODS, asking, namespace=namespace)) or []
