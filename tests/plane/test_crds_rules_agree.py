@@ -121,6 +121,10 @@ BEYOND: list[tuple[str, Object]] = [
     ("reversed with dotted ends", pool("p", subnet="64:ff9b::/96", ips=["64:ff9b::10.0.0.9-64:ff9b::10.0.0.1"])),
     ("reversed in a long list", pool("p", subnet="fd00::/16", ips=[*networks.grouped(1024), "fd00::9-fd00::1"])),
     (
+        "same route twice, both with host bits",
+        pool("p", subnet=V4, routes=[{"dst": f"10.99.0.{host}/16", "gw": "10.20.0.1"} for host in (1, 2)]),
+    ),
+    (
         "automatic pool with a label of its own",
         {
             **pool("p", subnet=V4, podAffinity={"matchLabels": {"rack": "a"}}),
@@ -138,6 +142,7 @@ DIFFERENCES = {
     "endpoint: a netmask": (ACCEPTS, REFUSES, "Python reads netmasks, too"),
     "reversed with dotted ends": (REFUSES, ACCEPTS, "CEL does not order that form of IPv6"),
     "reversed in a long list": (REFUSES, ACCEPTS, "the cost limit of the API server ends at 1,024 items of IPv6"),
+    "same route twice, both with host bits": (REFUSES, ACCEPTS, "pairs of 512 routes are beyond the cost limit"),
     "automatic pool with a label of its own": (REFUSES, ACCEPTS, "CEL does not see the labels of the object"),
 }
 
