@@ -191,8 +191,11 @@ async def _wait_ready(etcd: _Process, apiserver: _Process, port: int, files: _Fi
 
 
 @asynccontextmanager
-async def serve(directory: Path) -> AsyncIterator[Running]:
-    """A running control plane with RBAC and an admin's kubeconfig in `directory`; removed at the end of the block."""
+async def serve(directory: Path, *, apiserver: Sequence[str] = ()) -> AsyncIterator[Running]:
+    """A running control plane with RBAC and an admin's kubeconfig in `directory`; removed at the end of the block.
+
+    `apiserver` are further arguments for kube-apiserver.
+    """
     folder = binaries()
     work = directory / "envtest"
     shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
@@ -207,8 +210,8 @@ async def serve(directory: Path) -> AsyncIterator[Running]:
                 return await stack.enter_async_context(_started(folder, work, name, arguments))
 
             store = await start("etcd", _etcd_arguments(work, etcd, peer))
-            apiserver = await start("kube-apiserver", _apiserver_arguments(files, etcd, port))
-            await _wait_ready(store, apiserver, port, files)
+            server = await start("kube-apiserver", [*_apiserver_arguments(files, etcd, port), *apiserver])
+            await _wait_ready(store, server, port, files)
             present = {name: (folder / f"kube-{name}").is_file() for name in ("controller-manager", "scheduler")}
             if present["controller-manager"]:
                 config = files.kubeconfig(work / "controller-manager.conf", port, "system:kube-controller-manager")
