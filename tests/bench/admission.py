@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -10,11 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.addresses import parse_network
-from allocator.kube.resources import MUTATING_WEBHOOKS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
+from allocator.kube.resources import MUTATING_WEBHOOKS, PODS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
+from tests.bench.cluster import NAMESPACE
 from tests.bench.load import PARALLEL, run_all
 from tests.bench.report import Table, progress
 from tests.bench.sender import Sender
-from tests.plane.support import eventually
+from tests.plane.support import eventually, pod
 from tests.plane.webhooks import pool, running_webhook
 from webhook.entries import NAME, Registration, UrlTarget
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tests.bench.accounts import Usage
     from tests.bench.cluster import Cluster
     from tests.bench.report import Row
+    from tests.bench.sender import Sent
     from tests.plane.webhooks import Webhook
 
 # Of the same network in tens: a new pool is compared with networks and with addresses.
@@ -36,6 +39,7 @@ BURST: Final = 1000
 BURSTS: Final = 2
 POOLS: Final = SPIDER_IP_POOLS.path()
 DRY_RUN: Final = f"{POOLS}?dryRun=All"
+PODS_DRY_RUN: Final = f"{PODS.path(NAMESPACE)}?dryRun=All"
 CREATES: Final[dict[str, Callable[[int, int], str]]] = {
     "create a /24": lambda number, index: f"100.{number}.{index}.0/24",
     "create a /12": lambda number, index: f"{20 + number}.{16 * index}.0.0/12",
@@ -49,11 +53,13 @@ class Tally:
     """What all rounds of one kind of write took together."""
 
     took_ms: list[float] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
     wall_s: float = 0.0
     cpu_s: Counter[str] = field(default_factory=Counter)
 
-    def add(self, took_ms: Sequence[float], usage: Usage) -> None:
-        self.took_ms += took_ms
+    def add(self, sent: Sent, usage: Usage) -> None:
+        self.took_ms += sent.took_ms
+        self.refusals += sent.refusals
         self.wall_s += usage.wall_s
         self.cpu_s.update(usage.cpu_s)
 
@@ -97,8 +103,8 @@ class Bench:
         before = self._answered()
         # Nothing has to be derived, since one side may be asked before the other.
         probe = pool("probe", subnet="192.0.2.0/24", ipVersion=4, ips=["192.0.2.1"])
-        await self.single.send_all([self.single.request("POST", DRY_RUN, probe)])
-        return self._answered() - before == times
+        sent = await self.single.send_all([self.single.request("POST", DRY_RUN, probe)])
+        return not sent.refusals and self._answered() - before == times
 
     def _answered(self) -> int:
         return self.webhook.log.read_bytes().count(b'"review_answered"')
@@ -106,8 +112,8 @@ class Bench:
     async def measure(self, tally: Tally, sender: Sender, requests: Sequence[bytes]) -> None:
         meter = self.cluster.meter(webhook=[self.webhook.process.pid])
         async with meter.measured() as measured:
-            took_ms = await sender.send_all(requests)
-        tally.add(took_ms, measured.result())
+            sent = await sender.send_all(requests)
+        tally.add(sent, measured.result())
 
 
 async def run(cluster: Cluster) -> Table:
@@ -119,8 +125,10 @@ async def run(cluster: Cluster) -> Table:
                 await _create_all(cluster, map(_standing, range(STANDING)))
             writes = await _one_by_one(bench) | await _at_once(bench)
             await _remove(cluster, "")
-    about = f"beside {STANDING} pools; bare: with webhooks removed; ms: medians; CPU milliseconds are for one write"
-    return Table("admission", about, [_row(what, *tallies) for what, tallies in writes.items()])
+    about = f"beside {STANDING} pools; bare: webhooks removed; at once: dry runs; ms: medians; CPU ms are for one write"
+    refusals = [refusal for pair in writes.values() for tally in pair for refusal in tally.refusals]
+    says = [f"{len(refusals)} refused, the first: {refusals[0]}"] if refusals else []
+    return Table("admission", about, [_row(what, *tallies) for what, tallies in writes.items()], says)
 
 
 async def _is_ready(webhook: Webhook) -> bool:
@@ -149,15 +157,21 @@ async def _one_by_one(bench: Bench) -> dict[str, tuple[Tally, Tally]]:
 
 
 async def _at_once(bench: Bench) -> dict[str, tuple[Tally, Tally]]:
-    bodies = [_whole(f"burst-{index}", f"172.{16 + index // 256}.{index % 256}.0/24") for index in range(BURST)]
-    requests = [bench.many.request("POST", DRY_RUN, body) for body in bodies]
-    bare, judged = Tally(), Tally()
+    pools = [_whole(f"burst-{index}", f"172.{16 + index // 256}.{index % 256}.0/24") for index in range(BURST)]
+    pods = [_pod(f"burst-{index}", f"standing-{index % STANDING}") for index in range(BURST)]
+    bursts = {
+        f"create a /24, {AT_ONCE} at once": [bench.many.request("POST", DRY_RUN, body) for body in pools],
+        f"create a pod, {AT_ONCE} at once": [bench.many.request("POST", PODS_DRY_RUN, body) for body in pods],
+    }
+    tallies = {what: (Tally(), Tally()) for what in bursts}
     for number in range(BURSTS):
-        await bench.measure(bare, bench.many, requests)
-        async with bench.registered():
-            await bench.measure(judged, bench.many, requests)
+        for what, requests in bursts.items():
+            bare, judged = tallies[what]
+            await bench.measure(bare, bench.many, requests)
+            async with bench.registered():
+                await bench.measure(judged, bench.many, requests)
         progress(f"admission: at once, {number + 1} of {BURSTS}")
-    return {f"create a /24, {AT_ONCE} at once, dry run": (bare, judged)}
+    return tallies
 
 
 def _writes(sender: Sender, number: int) -> dict[str, list[bytes]]:
@@ -196,6 +210,12 @@ def _whole(name: str, subnet: str) -> Object:
     return pool(name, subnet=subnet, ips=[f"{first}-{last}"], gateway=str(first), excludeIPs=[str(first)])
 
 
+def _pod(name: str, pool_name: str) -> Object:
+    body = pod(name, NAMESPACE)
+    body["metadata"]["annotations"] = {"ipam.spidernet.io/ippool": json.dumps({"ipv4": [pool_name]})}
+    return body
+
+
 async def _create_all(cluster: Cluster, pools: Iterable[Object]) -> None:
     async def create(body: Object) -> None:
         await cluster.kube.create(SPIDER_IP_POOLS, body)
@@ -227,4 +247,5 @@ def _row(what: str, bare: Tally, judged: Tally) -> Row:
         "etcd ms": judged.cpu_ms("etcd"),
         "webhook ms": judged.cpu_ms("webhook"),
         "client ms": judged.cpu_ms("client"),
+        "refused": len(bare.refusals) + len(judged.refusals),
     }

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
 
 _SHOWN: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How long each request took, refused or not, and what was refused."""
+
+    took_ms: list[float] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +61,23 @@ class Sender:
             lines.append(f"Authorization: {self.authorization}")
         return "\r\n".join([*lines, "", ""]).encode() + encoded
 
-    async def send_all(self, requests: Iterable[bytes]) -> list[float]:
-        """Every request, as many at a time as there are connections; how long each took, in milliseconds.
-
-        RuntimeError when one is refused.
-        """
+    async def send_all(self, requests: Iterable[bytes]) -> Sent:
+        """Every request, as many at a time as there are connections."""
         left = iter(requests)
-        took_ms: list[float] = []
+        sent = Sent()
 
         async def work(connection: _Connection) -> None:
             for request in left:
                 began = time.perf_counter()
-                await connection.send(request)
-                took_ms.append((time.perf_counter() - began) * 1000)
+                refusal = await connection.send(request)
+                sent.took_ms.append((time.perf_counter() - began) * 1000)
+                if refusal:
+                    sent.refusals.append(refusal)
 
         async with asyncio.TaskGroup() as group:
             for connection in self.connections:
                 group.create_task(work(connection))
-        return took_ms
+        return sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,8 @@ class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def send(self, request: bytes) -> None:
+    async def send(self, request: bytes) -> str:
+        """Why it was refused; nothing when it was not."""
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head[:-4].split(b"\r\n")[1:])
@@ -86,8 +94,7 @@ class _Connection:
             body = await self.reader.readexactly(int(fields[b"content-length"]))
         else:  # in chunks; JSON has no bare line break, so this is their end
             body = await self.reader.readuntil(b"\r\n0\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 2"):
-            raise RuntimeError(f"a request was refused: {body[:_SHOWN].decode(errors='replace')}")
+        return "" if head.startswith(b"HTTP/1.1 2") else body[:_SHOWN].decode(errors="replace")
 
 
 @asynccontextmanager
