@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import yaml
 from allocator.kube import errors
 from allocator.kube.resources import MUTATING_WEBHOOKS, SECRETS, SPIDER_IP_POOLS, VALIDATING_WEBHOOKS
 from allocator.runtime.clock import SystemClock
+from certs import authority
 from certs.reload import Keeper
 from certs.source import Own
 from certs.store import SECRET_NAME, SecretStore, UnusableError
@@ -100,6 +102,44 @@ async def test_certificates_that_cannot_be_used_end_the_start_with_2(plane: Plan
     assert process.returncode == 2
     assert f"{tmp_path}: ca.crt holds no certificate" in stderr.decode()
     assert "Traceback" not in stderr.decode()
+
+
+async def test_what_somebody_does_to_the_registrations_is_undone_within_10_s(
+    plane: Plane, kube: KubeClient, tmp_path: Path
+) -> None:
+    both = (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
+    with running_webhook(plane.kubeconfig, tmp_path, "--register", "url") as webhook:
+
+        async def webhooks() -> list[object]:
+            try:
+                return [(await kube.get(resource, NAME))["webhooks"] for resource in both]
+            except errors.NotFound:
+                return []
+
+        async def is_registered() -> bool:
+            return len(webhook.lines("registered")) == 2
+
+        await eventually(is_registered)
+        intended = await webhooks()
+
+        async def is_as_intended() -> bool:
+            return await webhooks() == intended
+
+        for resource in both:
+            await kube.delete(resource, NAME)
+        await eventually(is_as_intended, within_s=10)
+
+        other = authority.renewed(None, NAMES, datetime.now(UTC)).ca
+        for resource in both:
+            # As Helm or a GitOps tool writes what it once rendered.
+            rendered = await kube.get(resource, NAME)
+            for entry in rendered["webhooks"]:
+                entry["clientConfig"]["caBundle"] = base64.b64encode(other.encode()).decode()
+                entry["failurePolicy"] = "Ignore"
+                entry["rules"][0]["operations"] = ["CREATE"]
+            rendered["webhooks"].pop()
+            await kube.patch(resource, NAME, {"webhooks": rendered["webhooks"]})
+        await eventually(is_as_intended, within_s=10)
 
 
 @pytest.fixture
