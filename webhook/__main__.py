@@ -223,6 +223,8 @@ def read_config(  # noqa: PLR0913 - one parameter for each flag
         raise config.ConfigError("--listen (SPIDERPOOL_WEBHOOK_PORT) 0: the API server must reach us, give a port")
     if register is Register.URL and not _is_reachable(listen):
         raise config.ConfigError("--register url needs a HOST in --listen, which the API server can reach")
+    if cert_dir is not None and cert_secret != SECRET_NAME:
+        raise config.ConfigError("--cert-dir and --cert-secret name two places: give one of them")
     return Config(
         kubeconfig=kubeconfig,
         listen=listen,

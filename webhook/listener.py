@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from allocator.runtime.flags import HostPort
 
 BACKLOG: Final = 1024
+# kubelet and Prometheus; the descriptors are for API servers.
+MOST_WITHOUT_TLS: Final = 64
 # Longer than kube-apiserver keeps idle connections (90 s), so that it is the one to close them.
 KEEPALIVE_S: Final = 120.0
 # Who was refused before his body was whole has as long to send the rest: cut off at once, he might not see the answer.
@@ -33,7 +35,7 @@ async def listening(
 
     OSError when the address cannot be had.
     """
-    connections = connections or Connections()
+    connections = connections or (Connections() if tls is not None else Connections(limit=MOST_WITHOUT_TLS))
     app.middlewares.insert(0, connections.middleware)
     # Nobody compresses reviews; a body of Content-Encoding is refused instead of unpacked.
     runner = web.AppRunner(
