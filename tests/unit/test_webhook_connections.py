@@ -24,7 +24,7 @@ from webhook.listener import listening
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PATIENCE_S = 0.3
+PATIENCE_S = 1.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: w\r\n\r\n"
 
 
@@ -208,7 +208,7 @@ async def test_a_body_that_trickles_makes_room_too() -> None:
 
 
 async def test_whoever_is_being_answered_is_left_alone_and_one_too_many_turned_away() -> None:
-    async with serving(patience_s=0.5, limit=2) as listener:
+    async with serving(limit=2) as listener:
         busy = [await listener.dial() for _ in range(2)]
         async with asyncio.TaskGroup() as group:
             answers = [
