@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from allocator.domain.errors import FieldError
+from allocator.domain.errors import FieldError
 
 Object: TypeAlias = dict[str, Any]
 Operation: TypeAlias = Literal["CREATE", "UPDATE", "DELETE"]
@@ -28,10 +27,13 @@ CAUSES: Final = {
     "Forbidden": ("FieldValueForbidden", "Forbidden"),
     "NotSupported": ("FieldValueNotSupported", "Unsupported value"),
     "Duplicate": ("FieldValueDuplicate", "Duplicate value"),
+    "TooMany": ("FieldValueTooMany", "Too many"),
     "InternalError": ("InternalError", "Internal error"),
 }
-WITHOUT_VALUE: Final = frozenset({"Required", "Forbidden", "InternalError"})
+WITHOUT_VALUE: Final = frozenset({"Required", "Forbidden", "TooMany", "InternalError"})
 SHOWN_VALUE_LIMIT: Final = 200
+# More than anybody mends at once; an object with thousands would cost the API server megabytes for each try.
+SHOWN_PROBLEMS_LIMIT: Final = 100
 
 
 class BadReviewError(Exception):
@@ -99,6 +101,9 @@ def decode(body: bytes) -> Request:
 
 def invalid(request: Request, problems: list[FieldError]) -> Denied:
     """A refusal with one cause for each problem, worded as the API server's own validation."""
+    if rest := problems[SHOWN_PROBLEMS_LIMIT:]:
+        more = FieldError("TooMany", rest[0].field, f"{len(rest)} more problems are not shown")
+        problems = [*problems[:SHOWN_PROBLEMS_LIMIT], more]
     shown = [f"{problem.field}: {_cause_text(problem)}" for problem in problems]
     text = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
     kind = f"{request.kind}.{request.group}".removesuffix(".")

@@ -28,6 +28,7 @@ log = logs.get_logger(__name__)
 HEALTH_PATH: Final = "/webhook-health-check"
 # Two objects of 3 MiB (etcd's limit as JSON, doubled) and 1 MiB of review around them.
 BODY_LIMIT_BYTES: Final = 7 * 1024 * 1024
+LOGGED_MESSAGE_LIMIT: Final = 1000
 # Of timeoutSeconds, so that the API server hears our answer and not silence.
 DEADLINE_SHARE: Final = 0.85
 
@@ -120,7 +121,7 @@ def _log(request: Request, verdict: Verdict, path: str, seconds: float) -> None:
         namespace=request.namespace,
         dry_run=request.is_dry_run,
         allowed=isinstance(verdict, Allowed),
-        message="" if isinstance(verdict, Allowed) else verdict.message,
+        message="" if isinstance(verdict, Allowed) else verdict.message[:LOGGED_MESSAGE_LIMIT],
         warnings=verdict.warnings,
         milliseconds=round(seconds * 1000, 1),
     )

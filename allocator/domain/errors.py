@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 class FieldError:
     """One problem of one field, in the terms of metav1.StatusCause."""
 
-    type: Literal["Invalid", "Required", "Forbidden", "NotSupported", "Duplicate", "InternalError"]
+    type: Literal["Invalid", "Required", "Forbidden", "NotSupported", "Duplicate", "TooMany", "InternalError"]
     field: str
     message: str
     value: object = None

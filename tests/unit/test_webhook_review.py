@@ -150,6 +150,14 @@ def test_a_refusal_has_one_cause_for_each_problem() -> None:
     }
 
 
+def test_of_thousands_of_problems_some_are_shown() -> None:
+    request = decoded()
+    problems = [FieldError("Invalid", f"spec.ips[{n}]", "is wrong", "x") for n in range(4096)]
+    denied = review.invalid(request, problems)
+    assert [problem.field for problem in denied.problems] == [f"spec.ips[{n}]" for n in range(101)]
+    assert denied.message.endswith("spec.ips[100]: Too many: 3996 more problems are not shown]")
+
+
 def test_a_long_value_is_shown_in_part() -> None:
     request = decoded()
     denied = review.invalid(request, [FieldError("Invalid", "spec.subnet", "is wrong", "x" * 10_000)])

@@ -26,6 +26,7 @@ TITLES: Final = {
     "Forbidden": "Forbidden",
     "NotSupported": "Unsupported value",
     "Duplicate": "Duplicate value",
+    "TooMany": "Too many",
 }
 # The flags of a pool come from the CRD.
 FLAGS: Final = {"SpiderIPPool": {"default": False, "disable": False}}

@@ -25,7 +25,7 @@ NOT_COMPLETED: Final = "tests/not-completed"
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    type: Literal["Invalid", "Required", "Forbidden", "NotSupported", "Duplicate"]
+    type: Literal["Invalid", "Required", "Forbidden", "NotSupported", "Duplicate", "TooMany"]
     field: str
     words: str
 

@@ -128,7 +128,15 @@ BESIDE = [
     ),
 ]
 
+UNREADABLE = legacy(subnet("s", subnet=V4, ips=["10.20.0.9-10.20.0.1"], gateway="10.20.0.254"))
 OTHERS = [
+    create(
+        "in a reversed subnet, which offers nothing",
+        pool("b", subnet=V4, ips=["10.20.0.5"]),
+        invalid(("Forbidden", "spec.ips", '10.20.0.5 is not offered by SpiderSubnet "s"')),
+        UNREADABLE,
+    ),
+    create("an empty pool in a reversed subnet", pool("b", subnet=V4), allowed(), UNREADABLE),
     edit(
         "a reversed subnet is labelled", legacy(subnet("s", subnet=V6, ips=["fd00:7::9-fd00:7::1"])), LABEL, allowed()
     ),

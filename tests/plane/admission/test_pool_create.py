@@ -273,7 +273,7 @@ TYPES = [
             "p",
             subnet=V4,
             ips="10.20.0.1",
-            excludeIPs=[7],
+            excludeIPs=[7, None],
             gateway=["10.20.0.1"],
             routes=["10.99.0.0/16", {"gw": "10.20.0.1"}, {"dst": "10.98.0.0/16"}],
             podAffinity="rack",
@@ -284,6 +284,7 @@ TYPES = [
         invalid(
             ("Invalid", "spec.ips", "must be a list"),
             ("Invalid", "spec.excludeIPs[0]", "7: must be a text"),
+            ("Invalid", "spec.excludeIPs[1]", "null: must be a text"),
             ("Invalid", "spec.gateway", "must be a text"),
             ("Invalid", "spec.routes[0]", "must be a route"),
             ("Required", "spec.routes[1].dst", "write the destination"),
@@ -293,6 +294,22 @@ TYPES = [
             ("Invalid", "spec.multusName", "must be a list"),
             ("Invalid", "spec.default", "must be true or false"),
         ),
+    ),
+]
+
+MANY_WRONG = [
+    create(
+        "21: more problems than anybody mends at once",
+        pool("p", subnet=V4, ips=["x"] * 4096, excludeIPs=["y"] * 4096),
+        invalid(
+            *(("Invalid", f"spec.ips[{n}]", "is not an IP address") for n in range(100)),
+            ("TooMany", "spec.ips[100]", "8092 more problems are not shown"),
+        ),
+    ),
+    create(
+        "21: a long text is shown in part",
+        pool("p", subnet=V4, ips=["10.20.0.1 " * 1000]),
+        invalid(("Invalid", "spec.ips[0]", "contains blanks")),
     ),
 ]
 
@@ -458,7 +475,7 @@ SELECTORS = [
     ),
 ]
 
-TABLE = named([*FAMILY, *SUBNET, *RANGES, *GATEWAY, *ROUTES, *MANY, *TYPES, *SIZES, *SELECTORS])
+TABLE = named([*FAMILY, *SUBNET, *RANGES, *GATEWAY, *ROUTES, *MANY, *TYPES, *MANY_WRONG, *SIZES, *SELECTORS])
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())

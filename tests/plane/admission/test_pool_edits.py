@@ -89,6 +89,12 @@ IMMUTABLE = [
 ]
 
 RULES = [
+    edit(
+        "no spec",
+        P,
+        {"spec": None},
+        invalid(("Forbidden", "spec.subnet", "is immutable"), ("Required", "spec", "describe the object")),
+    ),
     update(
         "4, 5: everything at once",
         P,
@@ -267,6 +273,13 @@ LENT = [
         P,
         {"ips": ["10.20.0.10", "10.20.1.7"]},
         invalid(("Forbidden", "spec.ips", "10.20.1.7")),
+        LENDER,
+    ),
+    edit(
+        "8: forced out of its SpiderSubnet",
+        P,
+        {"metadata": {"annotations": FORCE}, "spec": {"ips": ["10.20.1.7"]}},
+        invalid(("Forbidden", "spec.ips", '10.20.1.7 is not offered by SpiderSubnet "dc1"')),
         LENDER,
     ),
     update("8: within its SpiderSubnet", P, {"ips": ["10.20.0.200"]}, allowed(), LENDER),
