@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,15 @@ from tests.plane.admission import (
     test_reservations,
     test_subnets,
 )
+from tests.plane.admission.api import path_of
+from tests.plane.admission.driver import Cluster
 from tests.plane.admission.kubectl import type_in, type_in_together
 from tests.plane.admission.rows import Refused
 from tests.plane.support import Kubectl
+from tests.plane.webhooks import pool
 
 if TYPE_CHECKING:
+    from allocator.kube.resources import Object
     from devcluster.plane import Plane
     from tests.plane.admission.api import Api
     from tests.plane.admission.rows import Row
@@ -78,3 +83,34 @@ async def test_each_wrong_object_of_a_file_is_told(api: Api, kubectl: Kubectl, r
 @pytest.mark.parametrize("row", REST.values(), ids=REST.keys())
 async def test_a_refusal_or_warning_is_shown(api: Api, kubectl: Kubectl, row: Row) -> None:
     await type_in(api, kubectl, row)
+
+
+TYPED = pool(
+    "p",
+    subnet="10.20.0.0/16",
+    ips=["10.20.0.12", "10.20.0.10-10.20.0.11"],
+    routes=[{"dst": "10.99.0.0/16", "gw": "10.20.0.254"}],
+)
+
+
+@pytest.mark.parametrize(
+    "side", ["false", pytest.param("true", marks=pytest.mark.real_plane)], ids=["client", "server"]
+)
+async def test_what_is_applied_again_changes_nothing_and_what_is_taken_out_goes(
+    api: Api, kubectl: Kubectl, side: str
+) -> None:
+    async def apply(obj: Object) -> Object:
+        await kubectl("apply", f"--server-side={side}", "-f", "-", stdin=json.dumps(obj))
+        return await api.done("GET", path_of(obj))
+
+    cluster = Cluster(api, [TYPED])
+    try:
+        first = await apply(TYPED)
+        again = await apply(TYPED)
+        assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        less = await apply(pool("p", subnet="10.20.0.0/16", ips=["10.20.0.12"]))
+        assert less["spec"]["ips"] == ["10.20.0.12"]
+        assert "routes" not in less["spec"]
+        assert less["spec"]["ipVersion"] == 4
+    finally:
+        await cluster.clear()
