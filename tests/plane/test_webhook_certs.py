@@ -205,3 +205,40 @@ async def test_our_own_accounts_are_not_asked(
         await eventually(is_refused_to_others)
         me = "--as=system:serviceaccount:spiderpool:spiderpool-controller"
         await kubectl("patch", "sp", "a", "--type=merge", "-p", '{"spec":{"default":true}}', me)
+
+
+@pytest.mark.real_plane
+async def test_with_cert_manager_the_right_to_read_one_secret_suffices(
+    account: Path, kube: KubeClient, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    overlay = yaml.safe_load_all(await kubectl("kustomize", str(BASE.parent / "overlays" / "cert-manager")))
+    ours = [obj for obj in overlay if not obj["apiVersion"].startswith("cert-manager.io/")]
+    await kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(ours))
+    options = ("--register", "service", "--namespace", "spiderpool", "--certificates", "given")
+    plain = ("--health-listen", "127.0.0.1:0")
+    with running_webhook(
+        account, tmp_path / "w", *options, *plain, in_secret=True, until="probes_listening"
+    ) as webhook:
+
+        async def is_awaited() -> bool:
+            return bool(webhook.lines("certificate_awaited"))
+
+        await eventually(is_awaited)
+        assert "is not there yet" in webhook.lines("certificate_awaited")[0]["error"]
+        issued = authority.renewed(None, NAMES, datetime.now(UTC))
+        texts = {"ca.crt": issued.ca, "tls.crt": issued.certificate, "tls.key": issued.key}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET_NAME, "namespace": "spiderpool"},
+            "type": "kubernetes.io/tls",
+            "data": {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()},
+        }
+        await kube.create(SECRETS, secret, namespace="spiderpool")
+
+        async def is_registered() -> bool:
+            return len(webhook.lines("registered")) == 2
+
+        await eventually(is_registered)
+        assert not webhook.lines("certificate_not_renewed")
+    await kubectl("apply", "-k", str(BASE))
