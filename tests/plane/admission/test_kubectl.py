@@ -14,6 +14,7 @@ from tests.plane.admission import (
     test_pool_create,
     test_pool_edits,
     test_pool_neighbours,
+    test_pool_selectors,
     test_reservations,
     test_subnets,
 )
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TABLES = {
-    "pool": [*test_pool_create.TABLE.values(), *test_pool_neighbours.TABLE.values(), *test_pool_edits.TABLE.values()],
+    "pool": [
+        *test_pool_create.TABLE.values(),
+        *test_pool_selectors.TABLE.values(),
+        *test_pool_neighbours.TABLE.values(),
+        *test_pool_edits.TABLE.values(),
+    ],
     "subnet": list(test_subnets.TABLE.values()),
     "reservation": list(test_reservations.TABLE.values()),
     "endpoint": list(test_endpoints.TABLE.values()),
