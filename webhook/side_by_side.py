@@ -34,9 +34,13 @@ class SideBySide:
         return self._pools.all()
 
     def owner_of(self, pool: Object) -> Object | None:
-        """The stored SpiderSubnet that has the pool's network; the one made first, should there be more."""
+        """The stored SpiderSubnet that has the pool's network; the one made first, should there be more.
+
+        One that is being deleted takes no more pools.
+        """
         extent = extent_of(pool)
-        return None if extent is None else self._owner(extent)
+        owner = None if extent is None else self._owner(extent)
+        return None if owner is None or owner["metadata"].get("deletionTimestamp") else owner
 
     def _owner(self, extent: Extent) -> Object | None:
         if self._subnets is None:

@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.defaulting import OWNER_LABEL
 from tests.plane.admission.api import RESOURCES, collection_of, path_of
 from tests.plane.admission.rows import LEGACY, Accepted, Refused
 from tests.plane.support import eventually
@@ -51,6 +52,8 @@ class Cluster:
             await self._until_known(obj)
         if is_leaving:
             await self.api.done("DELETE", path_of(obj))
+            if obj["kind"] == "SpiderSubnet":
+                await self._until_known_to_leave(obj)
 
     async def _until_known(self, obj: Object) -> None:
         """The webhook hears of what it did not judge by a watch: until it refuses what cannot stand beside it."""
@@ -65,6 +68,16 @@ class Cluster:
         async def is_known() -> bool:
             answer = await self.api.call("POST", collection_of(probe), probe, dryRun="All")
             return f'"{obj["metadata"]["name"]}"' in str(answer.body.get("message"))
+
+        await eventually(is_known)
+
+    async def _until_known_to_leave(self, leaving: Object) -> None:
+        """Until the webhook gives pools to it no more."""
+        probe = pool("probe", subnet=leaving["spec"]["subnet"])
+
+        async def is_known() -> bool:
+            answer = await self.api.call("POST", collection_of(probe), probe, dryRun="All")
+            return OWNER_LABEL not in answer.body["metadata"].get("labels", {})
 
         await eventually(is_known)
 

@@ -14,6 +14,7 @@ from tests.plane.admission.rows import (
     edit,
     invalid,
     labelled,
+    legacy,
     named,
     stored,
     terminating,
@@ -176,6 +177,25 @@ OWNER = [
         "pool 5: a pool that has the label inherits nothing",
         labelled(pool("p", subnet=V4), **{OWNER_LABEL: "dc1"}),
         stored(ipVersion=4, subnet=V4),
+        LENDER,
+    ),
+    create(
+        "pool 4: a SpiderSubnet that is being deleted takes no pools",
+        pool("p", subnet=V4, ips=["10.20.0.20"]),
+        allowed(labels={POOL_LABEL: "10-20-0-0-16"}),
+        terminating(LENDER),
+    ),
+    create(
+        "pool 4: a SpiderSubnet that is being deleted gives nothing",
+        pool("p", subnet=V4, ips=["10.20.0.20"]),
+        stored(ipVersion=4, subnet=V4, ips=["10.20.0.20"]),
+        terminating(LENDER),
+    ),
+    update(
+        "pool 4, 5: an old pool comes to its SpiderSubnet with the next edit",
+        legacy(pool("p", subnet=V4, ips=["10.20.0.20"])),
+        {"ips": ["10.20.0.21"]},
+        stored(ipVersion=4, subnet=V4, ips=["10.20.0.21"], gateway="10.20.0.1"),
         LENDER,
     ),
     update(
