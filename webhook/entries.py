@@ -9,6 +9,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.defaulting import FINALIZER
 from allocator.kube.resources import MUTATING_WEBHOOKS, PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_SUBNETS
 from webhook.paths import CUSTOM, path_of, timeout_s_of
 
@@ -88,13 +89,13 @@ class Registration:
             # What agents do without us as well must not stand in a pod's way.
             "failurePolicy": "Ignore" if resource in (SPIDER_ENDPOINTS, PODS) else "Fail",
             "matchPolicy": "Equivalent",
-            "matchConditions": _of_pods() if resource == PODS else self._of_people(resource),
+            "matchConditions": _of_pods() if resource == PODS else self._of_people(resource, side),
             "namespaceSelector": self._elsewhere() if resource == PODS else {},
             "objectSelector": {},
         }
         return {**webhook, "reinvocationPolicy": "IfNeeded"} if side == "mutate" else webhook
 
-    def _of_people(self, resource: Resource) -> list[Object]:
+    def _of_people(self, resource: Resource, side: Side) -> list[Object]:
         """CEL: our own accounts and metadata (finalizers, labels) are exempt, so a dead webhook stops no pod.
 
         For DELETE `object` is null; the first operand keeps it from being looked at.
@@ -109,6 +110,17 @@ class Registration:
                 f" || object.{part} != oldObject.{part}",
             ),
         ]
+        if side == "validate" and resource in (SPIDER_IP_POOLS, SPIDER_SUBNETS):
+            conditions.append(
+                _condition(
+                    "not-judged-yet",
+                    # The mutating side judges what it completes: a second call would be half of what admission costs.
+                    # A name that is still to be generated it does not know, so such an object is judged again.
+                    "request.operation != 'CREATE' || has(object.metadata.generateName)"
+                    " || !has(object.metadata.finalizers)"
+                    f" || !('{FINALIZER}' in object.metadata.finalizers)",
+                )
+            )
         if resource == SPIDER_ENDPOINTS:
             conditions.append(
                 _condition(

@@ -1,14 +1,14 @@
 """The judgement of each custom kind: completion for the mutating side, the rules for both.
 
 The mutating side refuses as well, with everything that is wrong: the API server would ask the schema next, and the
-validating side only when that has no complaint, so the user would learn the problems one after the other. Warnings are
-the validating side's, which is asked last.
+validating side only when that has no complaint, so the user would learn the problems one after the other. Warnings come
+from whichever side is asked last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from allocator.domain import defaulting, usage, validation
@@ -79,9 +79,12 @@ class Rules:
             return Allowed()
         if _is_settled(request):
             return _fixed(request) or Allowed()
-        completed = self._completed(request)
-        denied = await self._judge(request, completed)
-        return denied or Allowed(patch_of(request.new, completed))
+        completed = replace(request, new=self._completed(request))
+        denied = await self._judge(completed, completed.new)
+        if denied is not None:
+            return denied
+        warnings = await self._let_in(completed) if _is_judged(completed) else ()
+        return Allowed(patch_of(request.new, completed.new), warnings)
 
     async def validate(self, request: Request) -> Verdict:
         if request.operation == "DELETE":
@@ -93,10 +96,13 @@ class Rules:
         denied = await self._judge(request, request.new)
         if denied is not None:
             return denied
+        return Allowed(warnings=() if _is_judged(request) else await self._let_in(request))
+
+    async def _let_in(self, request: Request) -> tuple[str, ...]:
+        """To be called at once after a judgement that looked at the neighbours last: no await lies between."""
         if not request.is_dry_run:
-            # No await lies between the last look at the neighbours and this.
             self._neighbours.admitted(request)
-        return Allowed(warnings=await self._warnings(request))
+        return await self._warnings(request)
 
     def _completed(self, request: Request) -> Object:
         match request.kind:
@@ -170,6 +176,15 @@ class Rules:
                 return await self._in_use.deletion_of_subnet(request.old)
             case _:
                 return ""
+
+
+def _is_judged(request: Request) -> bool:
+    """Whether it is a new object that the mutating side has been at: it has judged that, and is the last to be asked
+    (the match condition `not-judged-yet`, in entries.py).
+    """
+    metadata = request.new.get("metadata") or {}
+    is_complete = defaulting.FINALIZER in (metadata.get("finalizers") or []) and not metadata.get("generateName")
+    return request.operation == "CREATE" and is_complete
 
 
 def _is_settled(request: Request) -> bool:

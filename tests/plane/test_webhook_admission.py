@@ -165,3 +165,35 @@ async def test_it_registers_itself_puts_drift_right_and_leaves_nothing(
         assert len(webhook.lines("registration_put_right")) == 2
     assert await urls(kube, MUTATING_WEBHOOKS) == []
     assert await urls(kube, VALIDATING_WEBHOOKS) == []
+
+
+def answered(server: Webhook, name: str) -> list[str]:
+    """The sides that judged the object of this name (or none yet), in order."""
+    lines = [line for line in server.lines("review_answered") if line["name"] == name]
+    return [line["path"].split("-")[0].removeprefix("/") for line in lines]
+
+
+@pytest.mark.real_plane
+@pytest.mark.usefixtures("admission")
+async def test_a_new_pool_is_judged_once_unless_its_name_comes_later(server: Webhook, kube: KubeClient) -> None:
+    await kube.create(SPIDER_IP_POOLS, pool("once", subnet="10.31.0.0/16"))
+    assert answered(server, "once") == ["mutate"]
+    unnamed = pool("", subnet="10.32.0.0/16") | {"metadata": {"generateName": "twice-"}}
+    made = await kube.create(SPIDER_IP_POOLS, unnamed)
+    assert answered(server, made["metadata"]["name"]) == ["validate"]
+    await kube.patch(SPIDER_IP_POOLS, "once", {"spec": {"disable": True}})
+    assert answered(server, "once") == ["mutate", "mutate", "validate"]
+
+
+@pytest.mark.real_plane
+@pytest.mark.usefixtures("admission")
+async def test_without_its_mutating_side_the_validating_one_judges_a_new_pool(kube: KubeClient) -> None:
+    await kube.create(SPIDER_IP_POOLS, POOL)
+    await kube.delete(MUTATING_WEBHOOKS, NAME)
+
+    async def is_refused() -> bool:
+        await kube.create(SPIDER_IP_POOLS, pool("b", subnet="10.20.0.0/24", ipVersion=4), dry_run=True)
+        return False
+
+    with pytest.raises(errors.Invalid, match=r'overlaps 10\.20\.0\.0/16 of SpiderIPPool "a"'):
+        await eventually(is_refused)

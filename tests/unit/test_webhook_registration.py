@@ -68,6 +68,20 @@ def test_deletion_is_asked_of_the_validating_side() -> None:
     assert asked == {"spidersubnet": three, "spiderippool": three, "spiderreservedip": both, "spiderendpoint": three}
 
 
+def test_the_validating_side_is_not_asked_again_what_the_mutating_side_has_judged() -> None:
+    conditions = {
+        webhook["name"].split(".")[0]: [each["name"] for each in webhook["matchConditions"]]
+        for webhook in URL.webhooks(VALIDATING_WEBHOOKS, "")
+    }
+    both = ["not-our-own", "spec-changes"]
+    assert conditions == {
+        "spidersubnet": [*both, "not-judged-yet"],
+        "spiderippool": [*both, "not-judged-yet"],
+        "spiderreservedip": both,
+        "spiderendpoint": ["not-our-own", "status-changes", "not-collected"],
+    }
+
+
 def test_only_the_plain_resource_is_matched() -> None:
     [pool] = [w for w in URL.webhooks(MUTATING_WEBHOOKS, "") if w["name"].startswith("spiderippool")]
     assert pool["rules"] == [
