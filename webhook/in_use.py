@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -94,7 +95,9 @@ class InUse:
         uid = fields.mapping_at(fields.mapping_at(endpoint, "status"), "current").get("uid")
         if not isinstance(uid, str) or not uid:
             return []
-        users = await self._listed(f"spec.holder.podUID={uid}")
+        # What a person typed there: in a selector these characters mean something (fields.EscapeValue of apimachinery).
+        escaped = re.sub(r"([\\,=])", r"\\\1", uid)
+        users = await self._listed(f"spec.holder.podUID={escaped}")
         if not users:
             return []
         addresses = fields.some_of([str(user.address) for user in users])

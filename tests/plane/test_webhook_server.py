@@ -137,6 +137,17 @@ async def test_what_was_just_admitted_counts_but_not_a_dry_run(server: Webhook, 
     await eventually(is_forgotten)
 
 
+async def test_an_endpoint_whose_uid_a_person_made_up_may_be_deleted(server: Webhook) -> None:
+    endpoint = {
+        "kind": "SpiderEndpoint",
+        "metadata": {"name": "e", "namespace": "default"},
+        "status": {"current": {"uid": "a,b=c\\d"}},
+    }
+    body = review(endpoint, "DELETE", object=None, oldObject=endpoint)
+    answer = await asked(server, "/validate-spiderpool-spidernet-io-v2beta1-spiderendpoint", body)
+    assert answer == {"uid": "u1", "allowed": True}
+
+
 async def test_a_delete_with_only_the_old_object_is_answered(server: Webhook) -> None:
     await ready(server)
     body = review(pool("p"), "DELETE", object=None, oldObject=pool("p", subnet="10.0.0.0/24"))
