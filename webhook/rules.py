@@ -79,7 +79,7 @@ class Rules:
             return Allowed()
         if _is_settled(request):
             return _fixed(request) or Allowed()
-        completed = replace(request, new=self._completed(request))
+        completed = replace(request, new=await self._completed(request))
         denied = await self._judge(completed, completed.new)
         if denied is not None:
             return denied
@@ -104,10 +104,10 @@ class Rules:
             self._neighbours.admitted(request)
         return await self._warnings(request)
 
-    def _completed(self, request: Request) -> Object:
+    async def _completed(self, request: Request) -> Object:
         match request.kind:
             case "SpiderIPPool":
-                return defaulting.complete_pool(request.new, self._neighbours.owner_of(request.new))
+                return defaulting.complete_pool(request.new, await self._neighbours.owner_of(request.new))
             case "SpiderSubnet":
                 return defaulting.complete_subnet(request.new)
             case "SpiderReservedIP":

@@ -33,21 +33,32 @@ class SideBySide:
     def pools(self) -> Sequence[Extent]:
         return self._pools.all()
 
-    def owner_of(self, pool: Object) -> Object | None:
+    async def owner_of(self, pool: Object) -> Object | None:
         """The stored SpiderSubnet that has the pool's network; the one made first, should there be more.
 
         One that is being deleted takes no more pools.
         """
         extent = extent_of(pool)
-        owner = None if extent is None else self._owner(extent)
+        if extent is None or self._subnets is None:
+            return None
+        # People apply a subnet and its pools in one file: then the cache does not have the subnet yet.
+        found = [
+            self._subnets.stored(name) or await self._subnets.read_stored(name)
+            for name in self._with_network_of(extent)
+        ]
+        owner = min((raw for raw in found if raw is not None), key=_age, default=None)
         return None if owner is None or owner["metadata"].get("deletionTimestamp") else owner
 
     def _owner(self, extent: Extent) -> Object | None:
         if self._subnets is None:
             return None
-        same = {subnet.name for subnet in self._subnets.near(extent.subnet) if subnet.subnet == extent.subnet}
-        stored = [raw for name in same if (raw := self._subnets.stored(name)) is not None]
-        return min(stored, key=_age, default=None)
+        stored = (self._subnets.stored(name) for name in self._with_network_of(extent))
+        return min((raw for raw in stored if raw is not None), key=_age, default=None)
+
+    def _with_network_of(self, extent: Extent) -> set[str]:
+        """Names of the SpiderSubnets that have its network."""
+        near = [] if self._subnets is None else self._subnets.near(extent.subnet)
+        return {subnet.name for subnet in near if subnet.subnet == extent.subnet}
 
     async def is_taken(self, request: Request) -> bool:
         """Whether there is an object of this kind and name."""
@@ -100,7 +111,7 @@ class SideBySide:
         is_same = before is not None and before.ips == mine.ips
         if self._subnets is None or is_same or not validation.is_automatic(pool):
             return []
-        owner = self.owner_of(pool)
+        owner = await self.owner_of(pool)
         live = None if owner is None else await self._subnets.read_stored(owner["metadata"]["name"])
         status = fields.mapping_at(live or {}, "status")
         return [] if live is None else usage.beside_the_accounts(mine, status)

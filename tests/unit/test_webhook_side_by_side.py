@@ -31,7 +31,7 @@ OLD = stored("z-old", "2026-01-01T00:00:00Z", "10.20.0.1-10.20.0.99")
 NEW = stored("a-new", "2026-01-01T00:00:01Z", "10.20.0.200")
 
 
-def cluster(*subnets: dict[str, Any], stopping: asyncio.Event) -> Answer:
+def cluster(*subnets: dict[str, Any], stopping: asyncio.Event, are_listed: bool = True) -> Answer:
     """An API server with these subnets and no pools, whose watches have nothing to tell."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -41,7 +41,7 @@ def cluster(*subnets: dict[str, Any], stopping: asyncio.Event) -> Answer:
         found = [each for each in subnets if request.path.endswith(f"/{each['metadata']['name']}")]
         if found:
             return web.json_response(found[0])
-        items = list(subnets) if request.path.endswith("spidersubnets") else []
+        items = list(subnets) if are_listed and request.path.endswith("spidersubnets") else []
         return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
 
     return answer
@@ -56,7 +56,7 @@ async def test_of_two_subnets_of_one_network_the_one_made_first_has_the_pool(tmp
             await each.cache.wait_synced()
         beside = SideBySide(pools, subnets)
         inside, outside = (pool("p", subnet="10.20.0.0/16", ips=[ip]) for ip in ("10.20.0.5", "10.20.0.200"))
-        owner = beside.owner_of(inside)
+        owner = await beside.owner_of(inside)
         assert owner is not None
         assert owner["metadata"]["name"] == "z-old"
         problems = []
@@ -65,5 +65,20 @@ async def test_of_two_subnets_of_one_network_the_one_made_first_has_the_pool(tmp
             problems.append(await beside.problems(request, raw))
         assert problems[0] == []
         assert [problem.field for problem in problems[1]] == ["spec.ips"]
+        for task in tasks:
+            task.cancel()
+
+
+async def test_a_subnet_of_the_same_file_has_the_pool_before_the_cache_knows_it(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, client), asyncio.TaskGroup() as group:
+        server.otherwise = cluster(OLD, stopping=server.stopping, are_listed=False)
+        pools, subnets = (Neighbours(client, each, SystemClock()) for each in (SPIDER_IP_POOLS, SPIDER_SUBNETS))
+        tasks = [group.create_task(each.cache.run()) for each in (pools, subnets)]
+        for each in (pools, subnets):
+            await each.cache.wait_synced()
+        subnets.admitted(OLD)
+        owner = await SideBySide(pools, subnets).owner_of(pool("p", subnet="10.20.0.0/16"))
+        assert owner is not None
+        assert owner["metadata"]["name"] == "z-old"
         for task in tasks:
             task.cancel()
