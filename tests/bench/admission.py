@@ -7,7 +7,6 @@ import statistics
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.addresses import parse_network
@@ -99,18 +98,20 @@ class Bench:
             body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": NAME}}
             await self.cluster.kube.create(resource, {**body, "webhooks": webhooks})
         try:
-            await eventually(partial(self._is_asked, 2))
+            await eventually(lambda: self._is_asked(2))
             yield
         finally:
             for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
                 await self.cluster.kube.delete(resource, NAME)
-            await eventually(partial(self._is_asked, 0))
+            await eventually(lambda: self._is_asked(0))
 
     async def _is_asked(self, times: int) -> bool:
         """So often for one create, by the webhook's own log."""
         before = self._answered()
-        # Nothing has to be derived, since one side may be asked before the other.
-        probe = pool("probe", subnet="192.0.2.0/24", ipVersion=4, ips=["192.0.2.1"])
+        # Nothing has to be derived, since one side may be asked before the other; of a name that is still to be
+        # generated both are asked.
+        probe = pool("", subnet="192.0.2.0/24", ipVersion=4, ips=["192.0.2.1"])
+        probe["metadata"] = {"generateName": "probe-"}
         sent = await self.single.send_all([self.single.request("POST", DRY_RUN, probe)])
         return not sent.refusals and self._answered() - before == times
 
@@ -127,7 +128,7 @@ class Bench:
 async def run(cluster: Cluster) -> Table:
     with running_webhook(cluster.kubeconfig, cluster.folder / "webhook", "--register", "none") as webhook:
         async with Sender.connect(cluster.kubeconfig, 1) as single, Sender.connect(cluster.kubeconfig, AT_ONCE) as many:
-            await eventually(partial(_is_ready, webhook))
+            await eventually(lambda: _is_ready(webhook))
             bench = Bench(cluster, webhook, single, many)
             async with bench.registered():
                 await _create_all(cluster, map(_standing, range(STANDING)))
