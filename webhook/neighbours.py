@@ -117,8 +117,8 @@ class Neighbours:
             return
         name, uid = obj["metadata"]["name"], obj["metadata"].get("uid")
         admitted = self._admitted.get(name)
-        # What comes late of a deleted one tells nothing of its successor.
-        if admitted is not None and admitted.uid in ("", uid):
+        # What comes late of a deleted one tells nothing of its successor, which had no uid yet when it was admitted.
+        if admitted is not None and (admitted.uid == uid or (not admitted.uid and change.kind == "added")):
             self.forget(name)
         extent = extent_of(change.new) if change.new is not None else None
         if extent is None:
