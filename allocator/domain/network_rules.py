@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allocator.domain import fields
 from allocator.domain.addresses import (
@@ -47,14 +47,6 @@ def check_network(spec: Raw, version: Version | None, problems: Problems) -> Non
 def without_value(value: str, error: AddressError) -> str:
     """The words of the error without the quoted value, which the answer shows already."""
     return str(error).removeprefix(f'"{value}" ')
-
-
-def are_too_many(items: Sequence[Any], path: str, problems: Problems) -> bool:
-    """Whether the list is longer than the CRD takes. Merging has been tried before."""
-    if len(items) <= fields.MAX_ITEMS:
-        return False
-    problems.invalid(path, len(items), f"has {len(items)} items: write at most {fields.MAX_ITEMS} ranges")
-    return True
 
 
 def check_endpoint_detail(detail: Raw, path: str, problems: Problems) -> None:
@@ -102,9 +94,7 @@ def _read_subnet(spec: Raw, version: Version | None, problems: Problems) -> Netw
 def _check_items(spec: Raw, key: str, frame: Frame, problems: Problems) -> list[tuple[int, Span]]:
     """The (index, span) pairs of the items that are right."""
     path = f"spec.{key}"
-    items = fields.list_at(spec, key, path, problems)
-    if are_too_many(items, path, problems):
-        return []
+    items = fields.list_at(spec, key, path, problems, most=fields.MAX_ITEMS)
     spans = []
     for index, item in enumerate(items):
         span = _check_item(item, f"{path}[{index}]", frame, problems)

@@ -73,10 +73,12 @@ def newly_taken(old: Raw, mine: Extent) -> Extent:
 
 
 def total_of(spec: Raw, version: Version) -> IntervalSet | None:
-    """`ips` minus `excludeIPs`; None when an item cannot be read."""
+    """`ips` minus `excludeIPs`; None when an item cannot be read, or when there are more than anybody looks at."""
+    ips, excludes = (spec.get(key) or () for key in ("ips", "excludeIPs"))
     try:
-        ips = IntervalSet.parse(version, spec.get("ips") or ())
-        return ips - IntervalSet.parse(version, spec.get("excludeIPs") or ())
+        if max(len(ips), len(excludes)) > fields.MAX_TYPED_ITEMS:
+            return None
+        return IntervalSet.parse(version, ips) - IntervalSet.parse(version, excludes)
     except (AddressError, AttributeError, TypeError):
         return None
 

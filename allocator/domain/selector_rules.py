@@ -56,6 +56,9 @@ def _check_labels(selector: Raw, path: str, problems: Problems) -> None:
     if not isinstance(labels, Mapping):
         problems.invalid(path, labels, "must map label keys to values")
         return
+    if len(labels) > fields.MAX_TYPED_ITEMS:
+        problems.invalid(path, len(labels), f"has {len(labels)} labels: write at most {fields.MAX_TYPED_ITEMS}")
+        return
     for key, value in labels.items():
         _check_key(key, path, problems)
         _check_value(value, f"{path}[{key}]", problems)

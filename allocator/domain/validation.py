@@ -82,9 +82,7 @@ def validate_reservation(raw: Raw, families: Families) -> list[FieldError]:
     if spec is None:
         return problems.found
     version = _version_of(spec, families, "the first item of spec.ips", problems)
-    items = fields.list_at(spec, "ips", "spec.ips", problems)
-    if network_rules.are_too_many(items, "spec.ips", problems):
-        return problems.found
+    items = fields.list_at(spec, "ips", "spec.ips", problems, most=fields.MAX_ITEMS)
     for index, item in enumerate(items):
         _check_reserved_item(item, f"spec.ips[{index}]", version, problems)
     return problems.found

@@ -282,7 +282,30 @@ def test_a_huge_list_is_refused_quickly() -> None:
     # Copying the list is all that is done with it.
     assert time.process_time() - began < 1.0
     assert (kind, field) == ("Invalid", "spec.ips")
-    assert "100000 items: write at most 4096 ranges" in message
+    assert "100000 items: write at most 4096" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.routes", [{"dst": f"x{n}", "gw": f"y{n}"} for n in range(60_000)]),
+        ("spec.nodeName", [0] * 200_000),
+        ("spec.multusName", ["A"] * 200_000),
+        ("spec.podAffinity.matchLabels", {f"{n}!": "!" for n in range(200_000)}),
+        ("spec.nodeAffinity.matchExpressions", [{"key": "!"} for _ in range(100_000)]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_list_that_nobody_means_is_one_problem_and_keeps_nobody_waiting(path: str, value: Any) -> None:
+    spec: dict[str, Any] = {"subnet": SUBNET}
+    *parents, key = path.removeprefix("spec.").split(".")
+    inner = spec
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+    inner[key] = value
+    [(kind, field, message)] = refused(spec)
+    assert (kind, field) == ("Invalid", path)
+    assert "write at most 10000" in message
 
 
 @pytest.mark.parametrize(
