@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from allocator.domain import fields, usage, validation
 from allocator.domain.overlap import (
@@ -15,12 +15,16 @@ from allocator.domain.overlap import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from allocator.domain.errors import FieldError
     from allocator.domain.overlap import Clash, Extent
     from webhook.neighbours import Neighbours
     from webhook.review import Object, Request
+
+
+# Of the neighbours that something new clashes with, in one answer. Each is read live first.
+NAMED: Final = 10
 
 
 class SideBySide:
@@ -75,14 +79,15 @@ class SideBySide:
         if not is_new:
             mine = newly_taken(request.old, mine)
         live: dict[Extent, Extent | None] = {}
-        # While one suspect is read, another may be admitted: nothing is decided before every suspect of the last
-        # look has been read.
-        while unread := [other for other in self._suspects(mine, is_new=is_new) if other not in live]:
-            for other in unread:
+        clashes: list[Clash] = []
+        # While one suspect is read, another may be admitted: nothing is let in before every suspect of the last look
+        # has been read. To refuse, a few are enough: there may be thousands in a network that is too large.
+        while len(clashes) < NAMED and (unread := self._unread(mine, live, is_new=is_new)):
+            for other in unread[:NAMED]:
                 live[other] = await self._live(other)
-        found = {extent for extent in live.values() if extent is not None}
-        standing = sorted(found, key=lambda extent: (extent.kind, extent.name))  # equal questions, equal answers
-        return problems + [clash.problem for clash in self._compare(mine, standing, is_new=is_new)]
+            found = {extent for extent in live.values() if extent is not None}
+            clashes = self._compare(mine, sorted(found, key=_title), is_new=is_new)
+        return problems + [clash.problem for clash in clashes]
 
     def warnings(self, request: Request) -> list[str]:
         """What may stand, but hardly as it was meant."""
@@ -116,6 +121,10 @@ class SideBySide:
         status = fields.mapping_at(live or {}, "status")
         return [] if live is None else usage.beside_the_accounts(mine, status)
 
+    def _unread(self, mine: Extent, live: Mapping[Extent, Extent | None], *, is_new: bool) -> list[Extent]:
+        unread = [other for other in self._suspects(mine, is_new=is_new) if other not in live]
+        return sorted(unread, key=_title)  # equal questions, equal answers
+
     def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
         subnets = [] if self._subnets is None else self._subnets.near(mine.subnet)
         if mine.kind == "SpiderIPPool" and (owner := self._owner(mine)) is not None:
@@ -141,6 +150,10 @@ class SideBySide:
 
     def _known(self, kind: str) -> Neighbours | None:
         return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)
+
+
+def _title(extent: Extent) -> tuple[str, str]:
+    return extent.kind, extent.name
 
 
 def _age(stored: Object) -> tuple[str, str]:

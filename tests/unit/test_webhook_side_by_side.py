@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from tests.plane.webhooks import pool, review, subnet
 from tests.unit.scripted_server import connected
 from webhook.neighbours import Neighbours
 from webhook.review import decode
-from webhook.side_by_side import SideBySide
+from webhook.side_by_side import NAMED, SideBySide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,17 +32,19 @@ OLD = stored("z-old", "2026-01-01T00:00:00Z", "10.20.0.1-10.20.0.99")
 NEW = stored("a-new", "2026-01-01T00:00:01Z", "10.20.0.200")
 
 
-def cluster(*subnets: dict[str, Any], stopping: asyncio.Event, are_listed: bool = True) -> Answer:
-    """An API server with these subnets and no pools, whose watches have nothing to tell."""
+def cluster(
+    *objects: dict[str, Any], stopping: asyncio.Event, are_listed: bool = True, kind: str = "spidersubnets"
+) -> Answer:
+    """An API server with these objects of that kind and no others, whose watches have nothing to tell."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if "watch" in request.query:
             await stopping.wait()
             return web.Response(status=503)
-        found = [each for each in subnets if request.path.endswith(f"/{each['metadata']['name']}")]
+        found = [each for each in objects if request.path.endswith(f"/{each['metadata']['name']}")]
         if found:
             return web.json_response(found[0])
-        items = list(subnets) if are_listed and request.path.endswith("spidersubnets") else []
+        items = list(objects) if are_listed and request.path.endswith(kind) else []
         return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
 
     return answer
@@ -61,7 +64,7 @@ async def test_of_two_subnets_of_one_network_the_one_made_first_has_the_pool(tmp
         assert owner["metadata"]["name"] == "z-old"
         problems = []
         for raw in (inside, outside):
-            request = decode(str(review(raw)).replace("'", '"').encode())
+            request = decode(json.dumps(review(raw)).encode())
             problems.append(await beside.problems(request, raw))
         assert problems[0] == []
         assert [problem.field for problem in problems[1]] == ["spec.ips"]
@@ -82,3 +85,21 @@ async def test_a_subnet_of_the_same_file_has_the_pool_before_the_cache_knows_it(
         assert owner["metadata"]["name"] == "z-old"
         for task in tasks:
             task.cancel()
+
+
+async def test_a_network_that_is_too_large_is_refused_without_reading_all_that_is_in_it(tmp_path: Path) -> None:
+    inside = [pool(f"p{number:03}", subnet=f"10.20.{number}.0/24") for number in range(200)]
+    for raw in inside:
+        raw["metadata"] |= {"uid": raw["metadata"]["name"], "resourceVersion": "1"}
+    async with connected(tmp_path) as (server, client), asyncio.TaskGroup() as group:
+        server.otherwise = cluster(*inside, stopping=server.stopping, kind="spiderippools")
+        pools = Neighbours(client, SPIDER_IP_POOLS, SystemClock())
+        task = group.create_task(pools.cache.run())
+        await pools.cache.wait_synced()
+        del server.asked[:]
+        raw = pool("too-large", subnet="10.0.0.0/8")
+        problems = await SideBySide(pools, None).problems(decode(json.dumps(review(raw)).encode()), raw)
+        named = [problem.message.split('"')[1] for problem in problems]
+        assert named == [f"p{number:03}" for number in range(NAMED)]
+        assert len([asked for asked in server.asked if "watch" not in asked.query]) == NAMED
+        task.cancel()
