@@ -62,6 +62,7 @@ class _Affinity(msgspec.Struct):
 class _Spec(msgspec.Struct):
     nodeName: str | None = None  # noqa: N815
     hostNetwork: bool | None = None  # noqa: N815
+    nodeSelector: dict[str, str] | None = None  # noqa: N815
     affinity: _Affinity | None = None
 
 
@@ -128,6 +129,7 @@ def _decoded(request: Request) -> NewPod:
         annotations=pod.metadata.annotations or {},
         is_on_host_network=bool(pod.spec.hostNetwork),
         node=pod.spec.nodeName or "",
+        selector=pod.spec.nodeSelector,
         required=_required(request.new["spec"]),
     )
 

@@ -87,15 +87,21 @@ def names_nodes(own: Sequence[_Raw] | None) -> bool:
     return bool(bounds) and all(_NAME in each and not each[_NAME].are_barred for each in bounds)
 
 
-def restricted(own: Sequence[_Raw] | None, groups: Iterable[Iterable[Pool]]) -> Restricted:
+def restricted(
+    own: Sequence[_Raw] | None, groups: Iterable[Iterable[Pool]], selector: Mapping[str, str] | None = None
+) -> Restricted:
     """The pod's own required terms (None when it has none), narrowed to nodes where each group has a pool that serves.
 
-    A fixed point: terms that lie within stay as they are.
+    `selector` is the pod's nodeSelector, which holds as well. A fixed point: terms that lie within stay as they are.
     """
+    labels = {key: _Values(frozenset([value])) for key, value in (selector or {}).items()}
     try:
         demand = _demand(groups)
         if demand is None:
             return Restricted()
+        demand = [term for term in demand if _met(labels, term) is not None]
+        if not demand:
+            raise _Unfit("its pools serve no node that its nodeSelector allows")  # noqa: TRY301
         return Restricted(_merged(own, demand) if own is not None else [_joined({}, {}, term) for term in demand])
     except _Unfit as why:
         return Restricted(problem=str(why))

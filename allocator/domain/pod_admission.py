@@ -40,13 +40,17 @@ _VERSIONS: Final[tuple[Version, ...]] = (4, 6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPod:
-    """What is looked at of a pod that is being created. `required` are the node selector terms that it brings along."""
+    """What is looked at of a pod that is being created.
+
+    `selector` is its nodeSelector, and `required` are the node selector terms that it brings along.
+    """
 
     namespace: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     is_on_host_network: bool = False
     node: str = ""
+    selector: Mapping[str, str] | None = None
     required: Sequence[Raw] | None = None
 
 
@@ -88,7 +92,7 @@ def advise(pod: NewPod, seen: Seen) -> Advice:
     groups, warnings = _groups(pod, seen)
     terms = None
     if not _has_its_node(pod) and not is_left_to_the_scheduler(pod.annotations):
-        found = restricted(pod.required, [group.serving for group in groups if group.serving])
+        found = restricted(pod.required, [group.serving for group in groups if group.serving], pod.selector)
         terms = found.terms if found.terms != pod.required else None
         if found.problem:
             warnings.append(f"the pod's node affinity stays as it is: {found.problem}")

@@ -291,6 +291,16 @@ async def test_a_pods_scheduling_rules_are_left_alone_where(
     assert annotation_of(made) == '{"ipv4":["rack7"]}'
 
 
+async def test_a_node_selector_that_leaves_no_node_is_a_warning(
+    admission: Webhook, namespace: str, kube: KubeClient, kubectl: Kubectl
+) -> None:
+    await make_pool(kube, "rack7", "10.20.0.10", nodeAffinity={"matchLabels": {"rack": "7"}})
+    asking = pod(namespace, annotations={"ippool": "rack7"}, nodeSelector={"rack": "8"})
+    out = await shown(kubectl, asking, until="Warning: the pod's")
+    assert "node affinity stays as it is: its pools serve no node that its nodeSelector allows" in out
+    assert terms_of(await kube.create(PODS, asking, namespace=namespace)) is None
+
+
 async def test_more_nodes_by_name_than_a_pod_should_carry_are_a_warning(
     admission: Webhook, namespace: str, kube: KubeClient, kubectl: Kubectl
 ) -> None:

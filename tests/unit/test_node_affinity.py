@@ -226,6 +226,13 @@ def test_a_pod_names_its_nodes_when_every_term_does(own: list[dict[str, Any]] | 
     assert names_nodes(own) is is_chosen
 
 
+def test_a_pod_whose_node_selector_allows_no_served_node_is_left_alone_and_told_so() -> None:
+    pools = [where(RACK7), where(RACK8)]
+    found = restricted(None, [pools], {"rack": "6"})
+    assert found == Restricted(problem="its pools serve no node that its nodeSelector allows")
+    assert restricted(None, [[*pools, on("n1")]], {"rack": "7"}) == Restricted([field("n1"), labels(RACK7)])
+
+
 # The law
 
 
@@ -318,19 +325,20 @@ def holds(expression: Mapping[str, Any], found: Mapping[str, str]) -> bool:
             return value is not None and int(value) < int(values[0])
 
 
-@given(OWN, GROUPS)
+@given(OWN, GROUPS, st.none() | st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES)))
 def test_a_node_satisfies_the_affinity_when_it_satisfies_the_pods_own_and_each_group_has_a_pool_that_serves_it(
-    own: list[dict[str, Any]] | None, groups: list[list[Pool]]
+    own: list[dict[str, Any]] | None, groups: list[list[Pool]], selector: dict[str, str] | None
 ) -> None:
-    found = restricted(own, groups)
+    found = restricted(own, groups, selector)
+    selected = [(name, has) for name, has in NODES if (selector or {}).items() <= has.items()]
     fitting = [
         name
-        for name, has in NODES
+        for name, has in selected
         if satisfies(own, name, has) and all(any(not [*by_node(pool, name, has)] for pool in pools) for pools in groups)
     ]
     if found.problem:
         assert not fitting
     else:
         terms = own if found.terms is None else found.terms
-        assert [name for name, has in NODES if satisfies(terms, name, has)] == fitting
-        assert restricted(terms, groups).terms in (terms, None), "completing twice changes nothing more"
+        assert [name for name, has in selected if satisfies(terms, name, has)] == fitting
+        assert restricted(terms, groups, selector).terms in (terms, None), "completing twice changes nothing more"

@@ -294,6 +294,13 @@ def test_a_pod_that_has_its_node_is_told_of_pools_that_do_not_serve_it() -> None
     assert warning.endswith("a: node n9 is not in spec.nodeName")
 
 
+def test_a_pod_whose_node_selector_leaves_no_node_is_told_and_left_alone() -> None:
+    advice = advise(pod("a", selector={"rack": "8"}), cluster(four("a", node_affinity=has("rack", "7"))))
+    assert advice.required is None
+    (warning,) = advice.warnings
+    assert warning.endswith("its pools serve no node that its nodeSelector allows")
+
+
 def test_a_pod_that_no_node_can_serve_is_told_and_left_alone() -> None:
     advice = advise(pod("a,c"), cluster(four("a", node_names=("n1",)), six("c", node_names=("n2",))))
     assert advice.required is None
