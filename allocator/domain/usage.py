@@ -104,11 +104,7 @@ def lent_by(subnet: Extent, status: Raw, pools: Iterable[Extent]) -> dict[str, I
     nothing = IntervalSet(subnet.version)
     lent: dict[str, IntervalSet] = {}
     for name, entry in json_at(status, "controlledIPPools").items():
-        items = entry.get("ips") if isinstance(entry, Mapping) else None
-        try:
-            lent[name] = IntervalSet.parse(subnet.version, items or ()) & subnet.ips
-        except (AddressError, TypeError):
-            continue
+        lent[name] = _recorded(entry, subnet.version) & subnet.ips
     for pool in pools:
         if pool.subnet == subnet.subnet:
             lent[pool.name] = lent.get(pool.name, nothing) | (pool.ips & subnet.ips)
@@ -117,12 +113,7 @@ def lent_by(subnet: Extent, status: Raw, pools: Iterable[Extent]) -> dict[str, I
 
 def beside_the_accounts(pool: Extent, status: Raw) -> list[FieldError]:
     """The problem of an automatic pool whose addresses are not those that its subnet's `status` records for it."""
-    entry = json_at(status, "controlledIPPools").get(pool.name)
-    items = entry.get("ips") if isinstance(entry, Mapping) else None
-    try:
-        recorded = IntervalSet.parse(pool.version, items or ())
-    except (AddressError, TypeError):
-        recorded = IntervalSet(pool.version)
+    recorded = _recorded(json_at(status, "controlledIPPools").get(pool.name), pool.version)
     if pool.ips == recorded:
         return []
     has = fields.some_of(recorded.texts()) or "nothing"
@@ -164,6 +155,12 @@ def json_at(parent: Raw, key: str) -> Raw:
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, Mapping) else {}
+
+
+def _recorded(entry: object, version: Version) -> IntervalSet:
+    """What the accounts of a subnet say of one pool; nothing where they are broken."""
+    spec = entry if isinstance(entry, Mapping) else {}
+    return total_of({"ips": spec.get("ips")}, version) or IntervalSet(version)
 
 
 def _reserved(raw: Raw) -> IntervalSet | None:

@@ -110,12 +110,19 @@ def lent_by(raw: dict[str, Any], *pools: dict[str, Any]) -> dict[str, list[str]]
 
 
 def test_a_subnet_has_lent_what_its_accounts_and_its_pools_say() -> None:
-    accounts = {"auto": {"ips": ["10.20.0.10-10.20.0.19"]}, "none": {"ips": None}, "broken": {"ips": ["x"]}}
+    accounts = {"auto": {"ips": ["10.20.0.10-10.20.0.19"]}, "none": {"ips": None}}
     raw = subnet("10.20.0.12-10.20.0.99", lent=accounts)
     by_hand = pool("10.20.0.30", "10.21.0.1", name="by-hand")
     other = {**pool("10.20.0.31", name="other"), "spec": {"subnet": "10.20.0.0/24", "ips": ["10.20.0.31"]}}
     # .10 and .11 are not the subnet's.
     assert lent_by(raw, by_hand, other) == {"auto": ["10.20.0.12-10.20.0.19"], "none": [], "by-hand": ["10.20.0.30"]}
+
+
+@pytest.mark.parametrize(
+    "entry", [{"ips": ["x"]}, {"ips": [5]}, {"ips": [[]]}, {"ips": 5}, {"ips": {"a": 1}}, [], 7, None]
+)
+def test_broken_accounts_say_that_nothing_is_lent(entry: Any) -> None:
+    assert lent_by(subnet("10.20.0.12-10.20.0.99", lent={"broken": entry})) == {"broken": []}
 
 
 def test_a_range_that_a_pool_has_may_not_be_taken_from_the_subnet() -> None:
