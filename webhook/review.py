@@ -138,7 +138,8 @@ def _request(request: Object) -> Request:
         kind=_text(kind, "kind"),
         plural=_text(resource, "resource"),
         subresource=_text(request, "subResource"),
-        name=_text(request, "name") or _text(new.get("metadata", {}), "name"),
+        # A new object that is posted, and each one of a collection that is deleted, has its name in itself only.
+        name=_text(request, "name") or _text((new or old).get("metadata", {}), "name"),
         namespace=_text(request, "namespace"),
         is_dry_run=request.get("dryRun") is True,
         new=new,

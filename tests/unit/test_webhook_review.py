@@ -52,6 +52,10 @@ def test_a_delete_has_only_the_old_object() -> None:
     assert (request.operation, request.new, request.old) == ("DELETE", {}, {"metadata": {"name": "p"}})
 
 
+def test_what_is_deleted_with_a_collection_has_its_own_name() -> None:
+    assert decoded(operation="DELETE", name="", object=None, oldObject={"metadata": {"name": "p"}}).name == "p"
+
+
 def test_an_operation_that_is_not_ours_is_no_mistake() -> None:
     assert decoded(operation="CONNECT", object=None).operation is None
 
