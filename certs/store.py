@@ -126,7 +126,7 @@ class DirectoryStore:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 raise UnusableError(f"{self._directory / name} cannot be read: {error}") from error
-        return _material(texts, self.where, reading) if texts else None
+        return _material(texts, self.where, reading)
 
     async def save(self, material: Material) -> bool:
         """In an order in which a crash leaves what the next start puts right: without ca.key it would be a stranger's,
@@ -143,8 +143,8 @@ class DirectoryStore:
 
 
 def _material(texts: dict[str, str], where: str, reading: Reading) -> Material | None:
-    """The texts as a value; None when they are the beginning of a first set, which is made anew."""
-    if texts.keys() == {CA_KEY}:
+    """The texts as a value; None when there are none, or the beginning of a first set: all is made anew then."""
+    if texts.keys() <= {CA_KEY}:
         return None
     # With ca.key and ca.crt the rest can be made.
     needed = (CA,) if texts.get(CA_KEY) else (CA, CERTIFICATE, KEY)

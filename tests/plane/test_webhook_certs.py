@@ -8,7 +8,7 @@ import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -74,6 +74,14 @@ async def test_a_secret_of_cert_manager_is_served_and_left_alone(kube: KubeClien
     await kube.replace(SECRETS, given)
     await keeping(kube, namespace, ["another.name"]).start()
     assert (await secret(kube, namespace)).keys() == {"ca.crt", "tls.crt", "tls.key"}
+
+
+@pytest.mark.parametrize("data", [{}, {"data": {}}, {"data": {"note": ""}}], ids=["no data", "empty", "something else"])
+async def test_a_secret_with_nothing_of_it_is_filled(kube: KubeClient, namespace: str, data: dict[str, Any]) -> None:
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET_NAME, "namespace": namespace}}
+    await kube.create(SECRETS, {**body, **data}, namespace=namespace)
+    await keeping(kube, namespace).start()
+    assert {"ca.crt", "tls.crt", "tls.key", "ca.key"} <= (await secret(kube, namespace)).keys()
 
 
 async def test_a_secret_that_cannot_be_used_is_named_and_what_else_is_in_it_is_left(
