@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from allocator.domain import errors, filters
-from allocator.domain.annotations import IPPOOL, asked_by_pod
+from allocator.domain.annotations import asked_by_pod
 from allocator.domain.candidates import resolved, summary, unknown
 from allocator.domain.filters import Refusal
 from allocator.domain.json_annotation import PREFIX
@@ -195,9 +195,8 @@ def _written_out(annotations: Mapping[str, str], pools: Mapping[str, Pool]) -> s
 
     A pattern is written as one, in each family in which it has pools. A name without a pool leaves all as it is typed.
     """
-    asked = asked_by_pod({key: text for key, text in annotations.items() if key == IPPOOL.key})
     by_version: dict[str, list[str]] = {}
-    for name in asked[0].names if asked else ():
+    for name in (name for asked in asked_by_pod(annotations) for name in asked.names):
         versions = [version for version in _VERSIONS if _has_pools(name, version, pools)]
         if not versions:
             return None

@@ -51,7 +51,7 @@ _PARSERS: Final[Mapping[JsonAnnotation, Callable[[Mapping[str, str]], object]]] 
     DNS: dns_of_pod,
     NODE_AFFINITY: is_left_to_the_scheduler,
 }
-# Each is read though another one beats it.
+# Nobody reads one that another one beats.
 _BEATEN: Final = {IPPOOL: IPPOOLS, SUBNET: SUBNETS}
 # Of the coordinator, and ours of other objects.
 _KNOWN: Final = (*(annotation.key for annotation in _PARSERS), PREFIX + "default-route-nic", FORCE)
@@ -66,12 +66,11 @@ def problems_of(annotations: Mapping[str, str]) -> list[errors.FieldError]:
     """One problem for each annotation that the agent could not read."""
     problems = []
     for annotation, parse in _PARSERS.items():
-        text = annotations.get(annotation.key)
-        if text is None:
+        text, better = annotations.get(annotation.key), _BEATEN.get(annotation)
+        if text is None or (better is not None and better.key in annotations):
             continue
-        better = _BEATEN.get(annotation)
         try:
-            parse({key: value for key, value in annotations.items() if better is None or key != better.key})
+            parse(annotations)
         except errors.Invalid as error:
             problems.append(errors.FieldError("Invalid", f"metadata.annotations[{annotation.key}]", str(error), text))
     return problems
