@@ -28,7 +28,8 @@ log = logs.get_logger(__name__)
 HEALTH_PATH: Final = "/webhook-health-check"
 # Two objects of 3 MiB (etcd's limit as JSON, doubled) and 1 MiB of review around them.
 BODY_LIMIT_BYTES: Final = 7 * 1024 * 1024
-LOGGED_MESSAGE_LIMIT: Final = 1000
+# A sender chooses up to 7 MiB of text.
+LOGGED_TEXT_LIMIT: Final = 1000
 # Of timeoutSeconds, so that the API server hears our answer and not silence.
 DEADLINE_SHARE: Final = 0.85
 
@@ -74,7 +75,7 @@ def _handler(judge: Judge) -> Callable[[web.Request], Awaitable[web.Response]]:
                 request = review.decode(body)
                 verdict = await _answer(request, judge)
         except BadReviewError as error:
-            log.warning("review_refused", path=http.path, error=str(error))
+            log.warning("review_refused", path=http.path, error=_cut(str(error)))
             return web.Response(status=400, text=str(error))
         except (NotReadyError, errors.ApiError, errors.Unreachable, TimeoutError) as error:
             why = str(error) or "out of time"
@@ -114,14 +115,18 @@ def _log(request: Request, verdict: Verdict, path: str, seconds: float) -> None:
     log.info(
         "review_answered",
         path=path,
-        uid=request.uid,
+        uid=_cut(request.uid),
         operation=request.operation,
         kind=request.kind,
-        name=request.name,
-        namespace=request.namespace,
+        name=_cut(request.name),
+        namespace=_cut(request.namespace),
         dry_run=request.is_dry_run,
         allowed=isinstance(verdict, Allowed),
-        message="" if isinstance(verdict, Allowed) else verdict.message[:LOGGED_MESSAGE_LIMIT],
-        warnings=verdict.warnings,
+        message="" if isinstance(verdict, Allowed) else _cut(verdict.message),
+        warnings=[_cut(warning) for warning in verdict.warnings],
         milliseconds=round(seconds * 1000, 1),
     )
+
+
+def _cut(text: str) -> str:
+    return text[:LOGGED_TEXT_LIMIT]

@@ -137,6 +137,15 @@ async def test_what_was_just_admitted_counts_but_not_a_dry_run(server: Webhook, 
     await eventually(is_forgotten)
 
 
+async def test_nobody_fills_the_log_with_a_review(server: Webhook) -> None:
+    await ready(server)
+    long = "x" * 100_000
+    async with server.session() as session:
+        for change in ({"uid": long}, {"name": long}, {"namespace": long}, {"kind": {"kind": long}}):
+            await session.post(VALIDATE, json=review(pool("p"), **change))
+    assert max(map(len, server.log.read_text().splitlines())) < 10_000
+
+
 async def test_an_endpoint_whose_uid_a_person_made_up_may_be_deleted(server: Webhook) -> None:
     endpoint = {
         "kind": "SpiderEndpoint",
