@@ -295,7 +295,7 @@ async def test_a_route_goes_to_the_interface_whose_subnet_holds_its_next_hop(
             id="no next hop",
         ),
         pytest.param({"dns": {"nameservers": ["dns"]}}, 'dns at nameservers are addresses, and "dns" is', id="dns"),
-        pytest.param({"ippool": {"ipv4": ["a["]}}, 'ippool is malformed: "a[" is no pattern', id="pattern"),
+        pytest.param({"ippool": {"ipv4": ["a["]}}, 'ippool at ipv4 is malformed: "a[" is no pattern', id="pattern"),
         pytest.param({"ippool": {"ipv4": [".."]}}, 'ippool at ipv4 lists "..", which cannot be', id="path"),
         pytest.param(
             {"ippool": r'{"ipv4": ["\ud800"]}'}, "ippool at ipv4 must be a list of pool names", id="half a pair"

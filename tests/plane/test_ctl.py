@@ -147,7 +147,7 @@ async def test_a_kept_address_is_allocated(kube: KubeClient, plane: Plane) -> No
 
 async def test_an_address_that_nobody_holds_shows_what_each_pool_does_with_it(kube: KubeClient, plane: Plane) -> None:
     await make_pool(kube, "rack7")
-    await make_pool(kube, "rack8", subnet="10.20.0.0/24", excludeIPs=["10.20.0.12"])
+    await make_pool(kube, "rack8", excludeIPs=["10.20.0.12"])
     await make_pool(kube, "rack9", ips=["10.20.9.1-10.20.9.9"])
     arguments = ("ip", "show", "10.20.0.12", "--kubeconfig", str(plane.kubeconfig))
     outcome = await ctl(*arguments, "-o", "json")
