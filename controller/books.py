@@ -28,9 +28,10 @@ from allocator.kube.slots import is_counted
 from allocator.runtime.logs import get_logger
 from controller.endings import Endings
 from controller.machines import Machines
+from controller.places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from allocator.domain.addresses import IntervalSet, Version
     from allocator.domain.pool import Reservation
@@ -58,6 +59,7 @@ class Books:
         self.endings = Endings(clock)
         self.in_use = 0  # records that are not merely cooling
         self._records: dict[str, Record] = {}
+        self._places = Places()
         self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._reservations: tuple[Reservation, ...] | None = None
@@ -109,6 +111,10 @@ class Books:
     def of_pool(self, pool: str) -> tuple[Record, ...]:
         return tuple(self._by_pool[pool].values()) if pool in self._by_pool else ()
 
+    def within(self, addresses: IntervalSet) -> Iterator[Record]:
+        """The records of these addresses, of whatever pool."""
+        return self._places.within(addresses)
+
     def of_pod(self, pod_uid: str) -> tuple[Record, ...]:
         return tuple(self._by_pod[pod_uid].values()) if pod_uid in self._by_pod else ()
 
@@ -157,11 +163,14 @@ class Books:
         new = None if change.new is None else self._readable_record(change.new)
         if old is not None:
             self._forget(old)
+            if new is None:
+                self._places.drop(old)
             if new is None or new.uid != old.uid:
                 self._unreadable.discard(old.uid)
         if new is not None:
             key = object_name(new.address)
             self._records[key] = new
+            self._places.put(new)
             self.in_use += new.state is not State.COOLING
             self._by_pool[new.pool][key] = new
             for party in new.parties:

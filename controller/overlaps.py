@@ -8,10 +8,11 @@ from allocator.domain.overlapping import overlaps
 from allocator.kube.codec import Malformed, decode_pool, is_unadopted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Pool
+    from allocator.domain.record import Record
     from allocator.kube.resources import Object
 
 
@@ -41,6 +42,16 @@ class Overlaps:
 
     def of(self, name: str) -> Overlap | None:
         return self._overlaps.get(name)
+
+    def counting(self, record: Record) -> Iterator[str]:
+        """The pools whose counts the record enters: its own, and those that offer its address as well."""
+        yield record.pool
+        own, overlap = self._pools.get(record.pool), self._overlaps.get(record.pool)
+        if own is None or record.address not in own.ips:
+            # Held through a pool that offers it no longer, cannot be read or is gone: any may offer it now.
+            yield from (name for name, pool in self._pools.items() if record.address in pool.ips)
+        elif overlap is not None:
+            yield from (*overlap.earlier, *overlap.later)
 
     def bring_up_to_date(self) -> frozenset[str]:
         """The pools for which it is not as it was when this was last called."""

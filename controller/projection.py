@@ -19,7 +19,6 @@ from controller.overlaps import Overlaps
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from allocator.domain.overlapping import Overlap
     from allocator.domain.projection import PoolStatus
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
@@ -118,9 +117,9 @@ class Projection:
         return pace.text_dirty and now >= max(pace.changed_at + cadence.quiet_s, pace.text_at + cadence.text_s)
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
+        for name in {name for record in (old, new) if record is not None for name in self._overlaps.counting(record)}:
+            self._touch(name)
         for pool in {record.pool for record in (old, new) if record is not None}:
-            for name in (pool, *_others(self._overlaps.of(pool))):
-                self._touch(name)
             raw = self._books.pools.get(pool)
             if raw is not None and raw["metadata"].get("deletionTimestamp") and not self._books.of_pool(pool):
                 # It may have been the last one that held up the deletion.
@@ -232,7 +231,7 @@ class Projection:
             before=before,
             now=now,
             overlap=overlap,
-            strangers=[record for name in _others(overlap) for record in self._books.of_pool(name)],
+            strangers=[each for each in self._books.within(pool.total) if each.pool != pool.name],
             scanned=scanned,
             with_text=with_text,
         )
@@ -241,10 +240,6 @@ class Projection:
         written = await self._client.replace(SPIDER_IP_POOLS, encode_status(raw, status), subresource="status")
         # Shown to ourselves at once, so that the next turn starts from what was written.
         self._books.pools.note(written)
-
-
-def _others(overlap: Overlap | None) -> tuple[str, ...]:
-    return () if overlap is None else (*overlap.earlier, *overlap.later)
 
 
 def _needs_scan(raw: Object) -> bool:

@@ -72,7 +72,8 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
 ) -> PoolStatus:
     """The status that the records give. `scanned`: they were listed live after this edition of the pool was seen.
 
-    `overlap` is how the pool stands to those that it overlaps, and `strangers` are the records of those. Without
+    `overlap` is how the pool stands to those that it overlaps, and `strangers` are the records of its addresses
+    that are held through other pools: those, or ones that offered them before. Without
     `with_text` the text of `before` stands. Equal input gives an equal status, so that an unchanged one needs no write.
     """
     counts = _count(pool, _in_use(records), _in_use(strangers), reserved, overlap)

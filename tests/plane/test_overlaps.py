@@ -178,6 +178,23 @@ async def test_an_older_pool_that_is_given_addresses_in_use_gets_each_when_its_h
     assert await pools_by_address(kube) == {"10.30.0.5": "old"}
 
 
+async def test_what_is_held_through_a_pool_that_offers_it_no_longer_is_not_free_in_the_one_that_does(
+    kube: KubeClient, namespace: str, controller: Controller, agents: tuple[Agent, Agent]
+) -> None:
+    agent, _ = agents
+    await make_pool(kube, "before", "10.30.0.1")
+    pod = await make_pod(kube, namespace, "holder", "n1", "before")
+    assert (await agent.add(pod)).addresses == ["10.30.0.1/16"]
+    await kube.patch(SPIDER_IP_POOLS, "before", {"spec": {"ips": ["10.30.0.9"]}})
+    await until_status(kube, "before", lambda status: condition(status, "InUseOutsideSpec")["status"] == "True")
+    await make_pool(kube, "after", "10.30.0.1-10.30.0.3")
+    status = await until_status(kube, "after", lambda status: status["observedGeneration"] == 1)
+    assert (status["freeIPCount"], condition(status, "Overlapping")["status"]) == (2, "False")
+    await kube.delete(PODS, "holder", namespace=namespace, grace_period_s=0)
+    await agent.delete(pod)
+    await until_status(kube, "after", lambda status: status["freeIPCount"] == 3)
+
+
 async def test_the_conditions_end_with_the_overlap(kube: KubeClient, controller: Controller) -> None:
     await make_pool(kube, "left", "10.30.0.1-10.30.0.10")
     await make_pool(kube, "right", "10.30.0.10-10.30.0.20")
