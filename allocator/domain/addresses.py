@@ -27,6 +27,9 @@ COUNT_LIMIT: Final = 2**63 - 1
 # Parsed texts that are kept, of each kind: every rule reads a pool anew, and most of a judgement is parsing. What is
 # refused is not kept, however long it is.
 PARSED_KEPT: Final = 1024
+# Whole lists that are kept beside that: those of a pool with thousands of ranges, while one edit of it is judged. Such
+# a list takes about 1 MiB.
+LISTS_KEPT: Final = 16
 
 
 class AddressError(ValueError):
@@ -150,7 +153,7 @@ class IntervalSet:
     @classmethod
     def parse(cls, version: Version, items: Iterable[str]) -> IntervalSet:
         """The set that the items `a` and `a-b` cover. AddressError at the first item that is none."""
-        return cls.of(version, (parse_span(item, version) for item in items))
+        return _parsed(version, tuple(items))
 
     @classmethod
     def network(cls, network: Network) -> IntervalSet:
@@ -223,6 +226,11 @@ class IntervalSet:
     def _same_family(self, other: IntervalSet) -> None:
         if self.version != other.version:
             raise TypeError(f"IPv{self.version} and IPv{other.version} sets do not mix")
+
+
+@lru_cache(LISTS_KEPT)
+def _parsed(version: Version, items: tuple[str, ...]) -> IntervalSet:
+    return IntervalSet.of(version, (parse_span(item, version) for item in items))
 
 
 def _overlaps(left: Sequence[Span], right: Sequence[Span]) -> Iterator[Span]:

@@ -47,6 +47,11 @@ def test_every_result_is_in_canonical_form(left: IntervalSet, right: IntervalSet
         assert IntervalSet.of(4, result.spans) == result
 
 
+def test_a_list_that_was_read_a_moment_ago_is_not_read_again() -> None:
+    texts = [f"10.0.{n}.1-10.0.{n}.9" for n in range(200)]
+    assert IntervalSet.parse(4, texts) is IntervalSet.parse(4, list(texts))
+
+
 @given(sets)
 def test_texts_parse_back_to_the_same_set(any_set: IntervalSet) -> None:
     assert IntervalSet.parse(4, any_set.texts()) == any_set
