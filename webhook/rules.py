@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from allocator.domain import defaulting, usage, validation
+from allocator.domain import defaulting, fields, usage, validation
 from allocator.domain.jsonpatch import patch_of
 from webhook.in_use import DERIVED
 from webhook.paths import CUSTOM, Judge
@@ -45,6 +45,8 @@ OWN_RULES: Final = {
         lambda _old, new, _families: validation.validate_endpoint(new),
     ),
 }
+# Those that completion gives our finalizer.
+FINALIZED: Final = ("SpiderIPPool", "SpiderSubnet")
 FORCED: Final = (
     f"forced by the annotation {usage.FORCE}: pods keep the addresses that they have, and the pool goes when the last "
     f"one is released; take the annotation off when you are done"
@@ -182,9 +184,8 @@ def _is_judged(request: Request) -> bool:
     """Whether it is a new object that the mutating side has been at: it has judged that, and is the last to be asked
     (the match condition `not-judged-yet`, in entries.py).
     """
-    metadata = request.new.get("metadata") or {}
-    is_complete = defaulting.FINALIZER in (metadata.get("finalizers") or []) and not metadata.get("generateName")
-    return request.operation == "CREATE" and is_complete
+    is_named = not fields.mapping_at(request.new, "metadata").get("generateName")
+    return request.operation == "CREATE" and is_named and _has_finalizer(request)
 
 
 def _is_settled(request: Request) -> bool:
@@ -194,11 +195,14 @@ def _is_settled(request: Request) -> bool:
 
 def _fixed(request: Request) -> Denied | None:
     """Who changes the spec of what is being deleted is late, unless he takes our finalizer off: it is gone then."""
-    metadata = request.new.get("metadata") or {}
-    is_ours = request.kind in ("SpiderIPPool", "SpiderSubnet")
-    if _is_unchanged(request) or (is_ours and defaulting.FINALIZER not in (metadata.get("finalizers") or [])):
+    if _is_unchanged(request) or (request.kind in FINALIZED and not _has_finalizer(request)):
         return None
     return _forbidden(request, "it is being deleted, its spec is fixed")
+
+
+def _has_finalizer(request: Request) -> bool:
+    finalizers = fields.mapping_at(request.new, "metadata").get("finalizers")
+    return request.kind in FINALIZED and isinstance(finalizers, list) and defaulting.FINALIZER in finalizers
 
 
 def _is_unchanged(request: Request) -> bool:

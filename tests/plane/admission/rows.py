@@ -150,6 +150,10 @@ def terminating(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "", "finalizers": finalizers}}
 
 
+def finalized(obj: Object) -> Object:
+    return {**obj, "metadata": {**obj["metadata"], "finalizers": [FINALIZER]}}
+
+
 def with_status(obj: Object, **status: Any) -> Object:
     return {**obj, "status": status}
 

@@ -14,6 +14,7 @@ from tests.plane.admission.rows import (
     delete,
     edit,
     endpoint,
+    finalized,
     invalid,
     legacy,
     named,
@@ -56,6 +57,7 @@ TABLE = named(
             allowed(DERIVED),
         ),
         create("create: no interfaces", endpoint(), allowed(DERIVED)),
+        create("create: as it was exported", finalized(GOOD), allowed(DERIVED)),
         *(
             create(
                 f"create: {how}",
