@@ -61,7 +61,7 @@ class Given:
         self._clock = clock
         self._given: Material | None = None
         self._served: Material | None = None
-        # Each CA, and when it was first and last there.
+        # Each CA, and when it was first and last there, or needed.
         self._seen: dict[str, tuple[float, float]] = {}
 
     async def latest(self) -> Material:
@@ -74,18 +74,13 @@ class Given:
         now = self._clock.monotonic()
         listed = authority.separate(given.ca)
         first = now if self._served is not None else float("-inf")
-        for ca in listed:
+        for ca in [*listed, *(authority.separate(self._served.ca) if self._served is not None else ())]:
             self._seen[ca] = (self._seen.get(ca, (first,))[0], now)
         self._seen = {ca: seen for ca, seen in self._seen.items() if now - seen[1] < OVERLAP_S}
         is_spread = all(now - self._seen[ca][0] >= SPREAD_S for ca in listed)
-        base = given if is_spread or self._served is None or not self._stands(self._served) else self._served
-        self._served = replace(base, ca="".join([*listed, *(ca for ca in self._seen if ca not in listed)]))
-        return self._served
-
-    def _stands(self, served: Material) -> bool:
-        """Whether clients still accept it."""
-        trusted = "".join(self._seen)
-        return tls.refusal(replace(served, ca=trusted)) is None
+        if self._served is None or is_spread or tls.refusal(self._served) is not None:
+            self._served = given
+        return replace(self._served, ca="".join([*listed, *(ca for ca in self._seen if ca not in listed)]))
 
 
 _WHO_TRUSTS: Final = f"who trusts {store.CA}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -43,6 +44,14 @@ def contents(folder: Path) -> dict[str, str]:
 
 def accepts(bundle: Material, served: Material) -> bool:
     return tls.refusal(replace(served, ca=bundle.ca)) is None
+
+
+async def until_refused(material: Material) -> None:
+    """Until it has expired."""
+    deadline = time.monotonic() + 10
+    while tls.refusal(material) is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_what_is_not_there_yet_is_waited_for_and_named_once(tmp_path: Path) -> None:
@@ -118,17 +127,31 @@ async def test_a_new_ca_is_trusted_before_what_it_signed_is_served_and_the_old_o
     certificates = [step.certificate for step in steps]
     assert certificates == [first.certificate] * 3 + [second.certificate] * 13
     trusted = [len(x509.load_pem_x509_certificates(step.ca.encode())) for step in steps]
-    assert trusted == [1] + [2] * 11 + [1] * 4
+    assert trusted == [1] + [2] * 14 + [1]
     assert steps[-1].ca == second.ca
 
 
 async def test_a_new_ca_is_not_waited_for_when_nobody_accepts_the_old_certificate(tmp_path: Path) -> None:
+    given = Given(DirectoryStore(tmp_path), FakeClock())
+    first, second = made(authority.LEAF_LIFE - authority.BACKDATE - timedelta(seconds=3)), made()
+    write(tmp_path, first)
+    assert (await given.latest()).certificate == first.certificate
+    write(tmp_path, second)
+    assert (await given.latest()).certificate == first.certificate
+    await until_refused(first)
+    assert (await given.latest()).certificate == second.certificate
+
+
+async def test_who_could_not_look_for_long_still_lets_the_new_ca_be_trusted_first(tmp_path: Path) -> None:
     clock = FakeClock()
     given = Given(DirectoryStore(tmp_path), clock)
     first, second = made(), made()
     write(tmp_path, first)
-    await given.latest()
-    # Somebody changed it while this process slept.
-    clock.advance(source.OVERLAP_S)
+    before = await given.latest()
+    clock.advance(source.OVERLAP_S * 10)
     write(tmp_path, second)
-    assert (await given.latest()).certificate == second.certificate
+    after = await given.latest()
+    assert after.certificate == first.certificate
+    assert accepts(before, after)
+    clock.advance(source.SPREAD_S)
+    assert accepts(after, await given.latest())
