@@ -77,9 +77,9 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The pools of one interface and family: who serves the pod on some node, and why the others do not."""
+    """The pools of one interface and family: those whose nodes the pod may run on, and why others do not serve it."""
 
-    serving: tuple[Pool, ...]
+    placing: Sequence[Pool]
     warning: str
 
 
@@ -92,7 +92,7 @@ def advise(pod: NewPod, seen: Seen) -> Advice:
     groups, warnings = _groups(pod, seen)
     terms = None
     if not _has_its_node(pod) and not is_left_to_the_scheduler(pod.annotations):
-        found = restricted(pod.required, [group.serving for group in groups if group.serving], pod.selector)
+        found = restricted(pod.required, [group.placing for group in groups if group.placing], pod.selector)
         terms = found.terms if found.terms != pod.required else None
         if found.problem:
             warnings.append(f"the pod's node affinity stays as it is: {found.problem}")
@@ -149,12 +149,22 @@ def _group(listed: Sequence[str], asked: Asked, version: Version, pod: NewPod, s
     if len(exhausted) == len(serving):
         interface = f"{asked.interface} of this pod" if asked.interface else "this pod"
         return _Group(
-            tuple(serving), f"no IPv{version} pool of the {asked.source} serves {interface} now: {summary(refusals)}"
+            serving or _hoped_for(listed, version, seen),
+            f"no IPv{version} pool of the {asked.source} serves {interface} now: {summary(refusals)}",
         )
     # Of those that a pattern stands for, some need not serve.
     typed = (*asked.names, *asked.by_version.get(version, ()))
     told = [refusal for refusal in refusals if refusal.pool in typed]
-    return _Group(tuple(serving), f"{asked.source}: {summary(told)}" if told else "")
+    return _Group(serving, f"{asked.source}: {summary(told)}" if told else "")
+
+
+def _hoped_for(listed: Sequence[str], version: Version, seen: Seen) -> Sequence[Pool]:
+    """Where no pool serves now, one of those listed may tomorrow (one that is disabled, say): the pod should not be
+    found on a node of none of them then. Nothing when it may be one whose nodes are not known.
+    """
+    pools = [pool for name in listed if (pool := seen.pools.get(name)) is not None]
+    may_serve = [pool for pool in pools if pool.version == version and not (pool.problem or pool.edition.terminating)]
+    return may_serve if len(may_serve) == len(listed) else []
 
 
 def _refusals(pool: Pool, interface: str, version: Version, pod: NewPod, seen: Seen) -> Iterator[Refusal]:

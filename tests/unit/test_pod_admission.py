@@ -263,6 +263,23 @@ def test_only_pools_that_serve_the_pod_widen_its_nodes(others: dict[str, Any], n
     assert advise(pod('{"ipv4": ["a", "b", "unknown"]}'), seen).required == nodes
 
 
+@pytest.mark.parametrize(
+    ("others", "nodes"),
+    [
+        pytest.param({"disabled": True}, on("n1", "n2"), id="two that are disabled"),
+        pytest.param({"ips": IntervalSet(4)}, on("n1", "n2"), id="one that is empty"),
+        pytest.param({"edition": Edition("u", 2, terminating=True)}, None, id="one that is being deleted"),
+        pytest.param({"problem": "odd"}, None, id="one that cannot be read"),
+    ],
+)
+def test_where_no_pool_serves_the_pod_it_is_kept_to_the_nodes_of_those_that_may_serve_it_tomorrow(
+    others: dict[str, Any], nodes: list[Any] | None
+) -> None:
+    seen = cluster(four("a", node_names=("n1",), disabled=True), four("b", node_names=("n2",), **others))
+    assert advise(pod('{"ipv4": ["a", "b"]}'), seen).required == nodes
+    assert advise(pod('{"ipv4": ["a", "b", "unknown"]}'), seen).required is None
+
+
 def test_an_exhausted_pool_counts_for_it_may_have_room_when_the_pod_starts() -> None:
     seen = cluster(four("a", node_names=("n1",)), four("b", node_names=("n2",)), free={"a": 0})
     assert advise(pod('{"ipv4": ["a", "b"]}'), seen).required == on("n1", "n2")
