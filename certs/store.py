@@ -90,7 +90,12 @@ class SecretStore:
                 await self._client.create(SECRETS, self._new(data), namespace=self._namespace)
             else:
                 await self._client.replace(SECRETS, {**self._seen, "data": {**(self._seen.get("data") or {}), **data}})
-        except (errors.AlreadyExists, errors.Conflict, errors.NotFound):
+        except errors.NotFound:
+            if self._seen is None:
+                why = f"there is no namespace {self._namespace}: create it, or give another --namespace"
+                raise UnusableError(f"{self.where} cannot be made: {why}") from None
+            return False
+        except (errors.AlreadyExists, errors.Conflict):
             return False
         return True
 

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 # A warning is no reason to let the API server wait for long.
 WARNING_S: Final = 1.0
 DERIVED: Final = (
-    "SpiderEndpoints are made from the SpiderIPAddress objects: what is written here by hand moves no address, "
-    "and is overwritten"
+    "a SpiderEndpoint only shows what the SpiderIPAddress objects say: what is written here by hand moves no address"
 )
 
 
@@ -101,7 +100,7 @@ class InUse:
         if not users:
             return []
         addresses = fields.some_of([str(user.address) for user in users])
-        return [f"this frees no address, and the SpiderEndpoint comes back: {addresses} goes when the pod does"]
+        return [f"this frees no address, it only hides them: the pod has {addresses} until it ends"]
 
     async def _among(self, addresses: IntervalSet, pools: Iterable[str]) -> list[User]:
         return [user for pool in pools for user in usage.among(addresses, await self._listed(f"spec.pool={pool}"))]

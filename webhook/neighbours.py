@@ -6,6 +6,7 @@ Two replicas still can miss each other; the controller reports that as the condi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.extents import Extents
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
 
-# Admitted objects are stored within milliseconds, or never.
+# Admitted objects are stored within milliseconds, or never: somebody after us may refuse them.
+SETTLED_S: Final = 0.5
+# The event of the cache comes a little later.
 RECENT_S: Final = 2.0
 # Twice the time after which a silent watch is opened anew, and a little.
 STALE_S: Final = 200.0
@@ -88,8 +91,10 @@ class Neighbours:
         self._admitted.drop(name)
         self._since.pop(name, None)
 
-    def is_recent(self, extent: Extent) -> bool:
-        return self._admitted.get(extent.name) == extent
+    def is_unsettled(self, extent: Extent) -> bool:
+        """Whether it was admitted so short a time ago that a live read may not show it yet."""
+        age_s = self._clock.monotonic() - self._since.get(extent.name, -math.inf)
+        return self._admitted.get(extent.name) == extent and age_s < SETTLED_S
 
     def stored(self, name: str) -> Object | None:
         """The object as the cache shows it."""

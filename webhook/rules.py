@@ -47,10 +47,10 @@ OWN_RULES: Final = {
 }
 # Those that completion gives our finalizer.
 FINALIZED: Final = ("SpiderIPPool", "SpiderSubnet")
-FORCED: Final = (
-    f"forced by the annotation {usage.FORCE}: pods keep the addresses that they have, and the pool goes when the last "
-    f"one is released; take the annotation off when you are done"
-)
+FORCED: Final = f"forced by the annotation {usage.FORCE}: pods keep the addresses that they have"
+FORCED_EDIT: Final = f"{FORCED}; take the annotation off when you are done"
+FORCED_DELETION: Final = f"{FORCED}, and it goes when the last one is released"
+NOT_FORCED: Final = f'the annotation {usage.FORCE} counts only with the value "true"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class Rules:
         problems = self._own_problems(request, new)
         problems += await self._stranding(request, new)
         problems += await self._neighbours.problems(request, new)
-        return invalid(request, problems) if problems else None
+        return replace(invalid(request, problems), warnings=_hint(new)) if problems else None
 
     def _own_problems(self, request: Request, new: Object) -> list[FieldError]:
         rules = OWN_RULES[request.kind]
@@ -154,7 +154,7 @@ class Rules:
                 return (DERIVED,)
             case _:
                 is_shrunk = request.operation == "UPDATE" and usage.taken_away(request.old, request.new)
-                forced = (FORCED,) if is_shrunk and usage.is_forced(request.new) else ()
+                forced = (FORCED_EDIT,) if is_shrunk and usage.is_forced(request.new) else ()
                 return (*forced, *self._neighbours.warnings(request))
 
     async def _deletion(self, request: Request) -> Verdict:
@@ -163,9 +163,9 @@ class Rules:
         warnings: tuple[str, ...] = ()
         if self._policy.protects_deletion and not _is_terminating(request.old):
             if usage.is_forced(request.old):
-                warnings = (FORCED,)
+                warnings = (FORCED_DELETION,)
             elif why := await self._why_not_deleted(request):
-                return _forbidden(request, why)
+                return replace(_forbidden(request, why), warnings=_hint(request.old))
         if not request.is_dry_run:
             self._neighbours.forget(request)
         return Allowed(warnings=warnings)
@@ -178,6 +178,12 @@ class Rules:
                 return await self._in_use.deletion_of_subnet(request.old)
             case _:
                 return ""
+
+
+def _hint(raw: Object) -> tuple[str, ...]:
+    """For who meant to force what was refused."""
+    annotations = fields.mapping_at(fields.mapping_at(raw, "metadata"), "annotations")
+    return (NOT_FORCED,) if usage.FORCE in annotations and not usage.is_forced(raw) else ()
 
 
 def _is_judged(request: Request) -> bool:

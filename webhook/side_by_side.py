@@ -146,7 +146,7 @@ class SideBySide:
     async def _live(self, neighbour: Extent) -> Extent | None:
         """The neighbour as it stands now. What was admitted a moment ago may not be stored yet, and counts as it is."""
         known = self._known(neighbour.kind)
-        return neighbour if known is None or known.is_recent(neighbour) else await known.read(neighbour.name)
+        return neighbour if known is None or known.is_unsettled(neighbour) else await known.read(neighbour.name)
 
     def _known(self, kind: str) -> Neighbours | None:
         return {"SpiderIPPool": self._pools, "SpiderSubnet": self._subnets}.get(kind)

@@ -20,6 +20,9 @@ log = logs.get_logger(__name__)
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 30.0
 WATCH_S = 300
+# After so long without contact (a frozen process, a cut) a watch that is opened again proves nothing until its first
+# bookmark, a minute later; a list proves everything at once.
+LOST_S = 120.0
 # A watch that ends sooner with nothing to tell is a refusal by a proxy, not a watch: without this bound it would
 # be opened again as fast as the network allows.
 SHORT_WATCH_S = 1.0
@@ -113,6 +116,8 @@ class Cache:
                 self._version = ""
                 await self._pause("watch_expired", error)
             except (ApiError, Unreachable) as error:
+                if self.staleness_s() > LOST_S:
+                    self._version = ""
                 await self._pause("watch_failed", error)
 
     async def _list(self) -> None:

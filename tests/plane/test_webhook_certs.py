@@ -98,6 +98,12 @@ async def test_a_secret_that_cannot_be_used_is_named_and_what_else_is_in_it_is_l
             await keeper.start()
 
 
+async def test_a_namespace_that_is_not_there_is_named(kube: KubeClient) -> None:
+    keeper = Keeper(Own(SecretStore(kube, "no-such-place"), NAMES, SystemClock()), SystemClock())
+    with pytest.raises(UnusableError, match="there is no namespace no-such-place: create it"):
+        await keeper.start()
+
+
 async def test_certificates_that_cannot_be_used_end_the_start_with_2(plane: Plane, tmp_path: Path) -> None:
     for name in ("ca.crt", "tls.crt", "tls.key", "ca.key"):
         (tmp_path / name).write_text("garbage")

@@ -71,6 +71,16 @@ async def test_the_annotation_forces_edits_and_deletion_and_says_so(kube: KubeCl
     assert (await kube.get(SPIDER_IP_POOLS, "a"))["metadata"]["deletionTimestamp"]
 
 
+async def test_another_value_than_true_forces_nothing_and_is_hinted_at(kube: KubeClient, kubectl: Kubectl) -> None:
+    await kube.create(SPIDER_IP_POOLS, POOL)
+    await hold(kube, "10.20.0.11")
+    await kubectl("annotate", "sp", "a", f"{FORCE}=yes")
+    for command in (("delete", "sp", "a"), ("patch", "sp", "a", "--type=merge", "-p", '{"spec":{"ips":[]}}')):
+        out = await kubectl(*command, check=False)
+        assert "in use" in out
+        assert f'Warning: the annotation {FORCE} counts only with the value "true"' in out
+
+
 async def test_an_endpoint_edited_or_deleted_by_hand_gets_a_warning(
     kube: KubeClient, kubectl: Kubectl, namespace: str
 ) -> None:
@@ -90,6 +100,6 @@ async def test_an_endpoint_edited_or_deleted_by_hand_gets_a_warning(
     )
     patch = '{"status":{"ownerControllerName":"other"}}'
     edited = await kubectl("patch", "se", "cart-0", "-n", namespace, "--type=merge", "-p", patch)
-    assert "Warning: SpiderEndpoints are made from the SpiderIPAddress objects" in edited
+    assert "Warning: a SpiderEndpoint only shows what the SpiderIPAddress objects say" in edited
     deleted = await kubectl("delete", "se", "cart-0", "-n", namespace)
-    assert "Warning: this frees no address, and the SpiderEndpoint comes back: 10.20.0.11 goes" in deleted
+    assert "Warning: this frees no address, it only hides them: the pod has 10.20.0.11 until it ends" in deleted

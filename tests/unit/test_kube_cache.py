@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from allocator.kube.cache import Cache, Change
+from allocator.kube.cache import LOST_S, Cache, Change
 from allocator.kube.client import KubeClient
 from allocator.kube.resources import NODES, Object
 from tests.unit.fake_clock import FakeClock
@@ -121,6 +121,20 @@ async def test_an_expired_watch_lists_again_and_keeps_showing_meanwhile(world: W
         assert version(cache.get("a")) == "20"
     assert world.server.asked[3].query["resourceVersion"] == "20"
     assert world.told() == [("added", "1"), ("modified", "20")]
+
+
+async def test_who_was_out_of_contact_for_long_lists_again(world: World) -> None:
+    cut, again = Stream(), Stream()
+    world.server.then(says(page(node("1"))), cut, says(page(node("20"), version="20")), again)
+    cache = world.cache(idle_s=0.5)
+    async with running(cache):
+        await eventually(cut.opened.is_set)
+        world.clock.advance(LOST_S + 1)
+        await eventually(lambda: world.clock.sleepers == 1)
+        world.clock.advance(1)
+        await eventually(again.opened.is_set)
+        assert version(cache.get("a")) == "20"
+    assert "watch" not in world.server.asked[2].query
 
 
 async def test_what_vanished_while_nobody_watched_is_told_as_deleted(world: World) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 
+from allocator.domain.overlap import extent_of
 from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
 from allocator.runtime.clock import SystemClock
 from tests.plane.webhooks import pool, review, subnet
+from tests.unit.fake_clock import FakeClock
 from tests.unit.scripted_server import connected
-from webhook.neighbours import Neighbours
+from webhook.neighbours import SETTLED_S, Neighbours
 from webhook.review import decode
 from webhook.side_by_side import NAMED, SideBySide
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from allocator.kube.client import KubeClient
     from tests.unit.scripted_server import Answer
 
 
@@ -103,3 +106,17 @@ async def test_a_network_that_is_too_large_is_refused_without_reading_all_that_i
         assert named == [f"p{number:03}" for number in range(NAMED)]
         assert len([asked for asked in server.asked if "watch" not in asked.query]) == NAMED
         task.cancel()
+
+
+def test_what_was_admitted_is_asked_for_once_it_must_have_been_stored() -> None:
+    """Somebody after us may have refused it."""
+    clock = FakeClock()
+    pools = Neighbours(cast("KubeClient", None), SPIDER_IP_POOLS, clock)
+    raw = pool("p", subnet="10.20.0.0/16")
+    extent = extent_of(raw)
+    assert extent is not None
+    assert not pools.is_unsettled(extent)
+    pools.admitted(raw)
+    assert pools.is_unsettled(extent)
+    clock.advance(SETTLED_S)
+    assert not pools.is_unsettled(extent)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ETH0 = {"interface": "eth0", "ipv4": "10.20.0.10/16", "ipv4Pool": "a", "ipv4Gateway": "10.20.0.1"}
 NET1 = {"interface": "net1", "ipv6": "fd00:7::10/64", "ipv6Pool": "b", "ipv6Gateway": "fd00:7::1"}
 GOOD = endpoint(ETH0, NET1)
-DERIVED = "SpiderEndpoints are made from the SpiderIPAddress objects"
+DERIVED = "a SpiderEndpoint only shows what the SpiderIPAddress objects say"
 
 WRONG = {
     "an IPv4 address without prefix length": ({"ipv4": "10.20.0.10"}, "ipv4", "IPv4 address with prefix length"),
