@@ -261,7 +261,7 @@ IN_USE = [
         "7: forced with another word than true",
         P,
         {"metadata": {"annotations": {"ipam.spidernet.io/force-in-use": "no"}}, "spec": {"ips": ["10.20.0.12"]}},
-        invalid(("Forbidden", "spec.ips", "in use: 10.20.0.11")),
+        invalid(("Forbidden", "spec.ips", "in use: 10.20.0.11"), warnings=('counts only with the value "true"',)),
         record("10.20.0.11", "p"),
     ),
 ]

@@ -93,7 +93,7 @@ REST = named(
         create(
             "an endpoint may have an address of either family",
             endpoint({"interface": "eth0", "ipv4": "10.20.0.10/16"}),
-            allowed("SpiderEndpoints are made from"),
+            allowed("a SpiderEndpoint only shows"),
         ),
     ]
 )
