@@ -48,7 +48,7 @@ def accepts(bundle: Material, served: Material) -> bool:
 
 async def until_refused(material: Material) -> None:
     """Until it has expired."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while tls.refusal(material) is None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
