@@ -102,7 +102,7 @@ async def test_a_renewed_certificate_of_the_same_ca_is_served_at_once(tmp_path: 
     first = made()
     write(tmp_path, first)
     await given.latest()
-    second = authority.issued(first, NAMES, NOW)
+    second = authority.issued(first, NAMES, datetime.now(UTC))
     write(tmp_path, second)
     assert (await given.latest()).certificate == second.certificate
 
