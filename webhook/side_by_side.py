@@ -50,14 +50,8 @@ class SideBySide:
             self._subnets.stored(name) or await self._subnets.read_stored(name)
             for name in self._with_network_of(extent)
         ]
-        owner = min((raw for raw in found if raw is not None), key=_age, default=None)
+        owner = _oldest(found)
         return None if owner is None or owner["metadata"].get("deletionTimestamp") else owner
-
-    def _owner(self, extent: Extent) -> Object | None:
-        if self._subnets is None:
-            return None
-        stored = (self._subnets.stored(name) for name in self._with_network_of(extent))
-        return min((raw for raw in stored if raw is not None), key=_age, default=None)
 
     def _with_network_of(self, extent: Extent) -> set[str]:
         """Names of the SpiderSubnets that have its network."""
@@ -127,8 +121,9 @@ class SideBySide:
 
     def _suspects(self, mine: Extent, *, is_new: bool) -> list[Extent]:
         subnets = [] if self._subnets is None else self._subnets.near(mine.subnet)
-        if mine.kind == "SpiderIPPool" and (owner := self._owner(mine)) is not None:
-            subnets = [subnet for subnet in subnets if subnet.name == owner["metadata"]["name"]]
+        if self._subnets is not None and mine.kind == "SpiderIPPool":
+            owner = _oldest(self._subnets.stored(name) for name in self._with_network_of(mine))
+            subnets = [subnet for subnet in subnets if owner is None or subnet.name == owner["metadata"]["name"]]
         near = [*self._pools.near(mine.subnet), *subnets]
         return [clash.neighbour for clash in self._compare(mine, near, is_new=is_new)]
 
@@ -154,6 +149,10 @@ class SideBySide:
 
 def _title(extent: Extent) -> tuple[str, str]:
     return extent.kind, extent.name
+
+
+def _oldest(stored: Iterable[Object | None]) -> Object | None:
+    return min((raw for raw in stored if raw is not None), key=_age, default=None)
 
 
 def _age(stored: Object) -> tuple[str, str]:

@@ -151,7 +151,7 @@ def sift(
     around: Surroundings,
     *,
     usable: Callable[[Pool], IntervalSet],
-    overlap: Callable[[Pool], Overlap | None] = lambda _: None,
+    overlap: Callable[[Pool], Overlap | None],
 ) -> tuple[tuple[Pool, ...], tuple[Refusal, ...]]:
     """The pools that serve this pod, in the order to try them, and all reasons why each of the others does not.
 

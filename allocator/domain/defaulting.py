@@ -74,11 +74,6 @@ def complete_reservation(raw: Raw) -> dict[str, Any]:
     return completed
 
 
-def complete_endpoint(raw: Raw) -> dict[str, Any]:
-    """SpiderEndpoints are written by the agent, which leaves nothing to complete."""
-    return _copy(raw)
-
-
 def cidr_label(network: Network) -> str:
     """The network as the value of a label: `10-20-0-0-16`, `fd00-10---64`.
 

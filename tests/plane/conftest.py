@@ -21,6 +21,7 @@ from allocator.kube.errors import NotFound
 from allocator.kube.resources import Resource
 from devcluster.plane import Kind, Plane, envtest
 from tests.plane.support import WIDGET_DEFINITION, WIDGETS, Kubectl, eventually, install_crd
+from tests.plane.webhooks import Webhook, register, running_webhook
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_S = 60.0
@@ -172,3 +173,17 @@ async def widgets(kube: KubeClient) -> Resource:
 def controllers(plane: Plane) -> None:
     if not plane.controllers:
         pytest.skip("needs kube-controller-manager, which does not lie beside kube-apiserver")
+
+
+@pytest.fixture(scope="module")
+def server(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
+    """A webhook process that nobody is sent to yet."""
+    with running_webhook(plane.kubeconfig, tmp_path_factory.mktemp("webhook"), "--register", "none") as running:
+        yield running
+
+
+@pytest.fixture
+async def admission(server: Webhook, kube: KubeClient) -> Webhook:
+    """The webhook, registered for one test; `kube` takes the registration away."""
+    await register(kube, server)
+    return server

@@ -63,7 +63,7 @@ async def newcomers(kube: KubeClient, webhook: Webhook, *, per_second: float) ->
         async def come() -> None:
             while True:
                 group.create_task(stream.ask())
-                await asyncio.sleep(1 / per_second)
+                await asyncio.sleep(1 / per_second)  # the pace of the load; nothing is waited for
 
         coming = group.create_task(come())
         yield stream

@@ -12,54 +12,18 @@ from allocator.kube.resources import (
     MUTATING_WEBHOOKS,
     SPIDER_ENDPOINTS,
     SPIDER_IP_POOLS,
-    SPIDER_SUBNETS,
     VALIDATING_WEBHOOKS,
 )
 from tests.plane.support import eventually
-from tests.plane.webhooks import Webhook, pool, running_webhook, subnet
+from tests.plane.webhooks import Webhook, configuration, pool, running_webhook
 from webhook.entries import NAME, Registration, UrlTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
-    from allocator.kube.resources import Object, Resource
+    from allocator.kube.resources import Resource
     from devcluster.plane import Plane
 
 FINALIZER = "spiderpool.spidernet.io"
-
-
-@pytest.fixture(scope="module")
-def server(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
-    with running_webhook(plane.kubeconfig, tmp_path_factory.mktemp("webhook"), "--register", "none") as running:
-        yield running
-
-
-@pytest.fixture
-async def admission(server: Webhook, kube: KubeClient) -> Webhook:
-    """The webhook, registered for one test; `kube` takes the registration away."""
-    await register(kube, server)
-    return server
-
-
-async def register(kube: KubeClient, server: Webhook) -> None:
-    registration = Registration(target=UrlTarget(server.base), namespace="spiderpool", has_subnets=True)
-    for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
-        await kube.create(resource, configuration(resource, registration.webhooks(resource, server.ca_bundle)))
-
-    async def is_asked() -> bool:
-        try:
-            probe = await kube.create(SPIDER_SUBNETS, subnet("probe", subnet="192.0.2.0/24"), dry_run=True)
-        except errors.ServerError:
-            return False
-        return FINALIZER in (probe["metadata"].get("finalizers") or [])
-
-    await eventually(is_asked)
-
-
-def configuration(resource: Resource, webhooks: list[Object]) -> Object:
-    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": NAME}}
-    return {**head, "webhooks": webhooks}
 
 
 POOL = pool("a", subnet="10.20.0.0/16", ips=["10.20.0.12", "10.20.0.10-10.20.0.11"], gateway="10.20.0.1")

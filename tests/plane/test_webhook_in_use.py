@@ -14,30 +14,16 @@ from allocator.kube.resources import (
     SPIDER_IP_ADDRESSES,
     SPIDER_IP_POOLS,
 )
-from tests.plane.test_webhook_admission import register
-from tests.plane.webhooks import Webhook, pool, running_webhook
+from tests.plane.webhooks import pool
 from tests.unit.records import NOON, SLOT, a_record, cooling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
-    from devcluster.plane import Plane
     from tests.plane.support import Kubectl
 
 FORCE = "ipam.spidernet.io/force-in-use"
 POOL = pool("a", subnet="10.20.0.0/16", ips=["10.20.0.10-10.20.0.29"])
-
-
-@pytest.fixture(scope="module")
-def server(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
-    with running_webhook(plane.kubeconfig, tmp_path_factory.mktemp("webhook"), "--register", "none") as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-async def admission(server: Webhook, kube: KubeClient) -> None:
-    await register(kube, server)
+pytestmark = pytest.mark.usefixtures("admission")
 
 
 async def hold(kube: KubeClient, *addresses: str, **said: Any) -> None:

@@ -26,12 +26,11 @@ from devcluster.workloads import manager
 from tests.plane.agents import make_node, make_pool, running_agent
 from tests.plane.support import eventually
 from tests.plane.support import pod as plain_pod
-from tests.plane.test_webhook_admission import register
 from tests.plane.test_workloads_run import missing_controllers, workload
-from tests.plane.webhooks import Webhook, running_webhook
+from tests.plane.webhooks import Webhook, register, running_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
@@ -43,19 +42,6 @@ PREFIX = "ipam.spidernet.io/"
 IPPOOL = f"{PREFIX}ippool"
 PATH = "/mutate--v1-pod"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-
-
-@pytest.fixture(scope="module")
-def server(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
-    with running_webhook(plane.kubeconfig, tmp_path_factory.mktemp("webhook"), "--register", "none") as running:
-        yield running
-
-
-@pytest.fixture
-async def admission(server: Webhook, kube: KubeClient) -> Webhook:
-    """The webhook, registered for one test; `kube` takes the registration away."""
-    await register(kube, server)
-    return server
 
 
 def pod(namespace: str, name: str = "web", *, annotations: dict[str, str], **spec: Any) -> Object:

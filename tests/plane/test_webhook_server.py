@@ -18,7 +18,6 @@ from tests.plane.support import eventually
 from tests.plane.webhooks import Webhook, pool, review, running_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
@@ -28,12 +27,6 @@ MUTATE = "/mutate-spiderpool-spidernet-io-v2beta1-spiderippool"
 VALIDATE = "/validate-spiderpool-spidernet-io-v2beta1-spiderippool"
 JSON = {"Content-Type": "application/json"}
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def server(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
-    with running_webhook(plane.kubeconfig, tmp_path_factory.mktemp("webhook"), "--register", "none") as running:
-        yield running
 
 
 async def ready(webhook: Webhook) -> None:

@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from allocator.domain import defaulting
+from allocator.kube import errors
+from allocator.kube.resources import MUTATING_WEBHOOKS, SPIDER_SUBNETS, VALIDATING_WEBHOOKS
+from tests.plane.support import eventually
+from webhook.entries import NAME, Registration, UrlTarget
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object, Resource
 
 START_S = 30.0
 STOP_S = 15.0
@@ -119,3 +128,24 @@ def review(obj: dict[str, Any], operation: str = "CREATE", **request: Any) -> di
             **request,
         },
     }
+
+
+async def register(kube: KubeClient, server: Webhook) -> None:
+    """Have the API server ask it, and wait until it does."""
+    registration = Registration(target=UrlTarget(server.base), namespace="spiderpool", has_subnets=True)
+    for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+        await kube.create(resource, configuration(resource, registration.webhooks(resource, server.ca_bundle)))
+
+    async def is_asked() -> bool:
+        try:
+            probe = await kube.create(SPIDER_SUBNETS, subnet("probe", subnet="192.0.2.0/24"), dry_run=True)
+        except errors.ServerError:
+            return False
+        return defaulting.FINALIZER in (probe["metadata"].get("finalizers") or [])
+
+    await eventually(is_asked)
+
+
+def configuration(resource: Resource, webhooks: list[Object]) -> Object:
+    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": NAME}}
+    return {**head, "webhooks": webhooks}

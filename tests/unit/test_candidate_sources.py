@@ -133,7 +133,9 @@ def test_a_pattern_without_a_match_is_told_and_does_not_take_its_family_away() -
     (names,) = names_of({IPPOOL: '{"ipv4": ["rack9", "hall*"], "ipv6": ["hall*"]}'})
     assert names.by_version == {4: ("rack9", "hall*"), 6: ("hall*",)}
     subject = Subject(values.pod(), "eth0", 6)
-    found, refusals = sift(names.by_version[6], FOURS, subject, values.NOWHERE, usable=lambda pool: pool.ips)
+    found, refusals = sift(
+        names.by_version[6], FOURS, subject, values.NOWHERE, usable=lambda pool: pool.ips, overlap=lambda _: None
+    )
     assert (found, summary(refusals)) == ((), "hall*: no IPv6 SpiderIPPool has such a name")
     assert doubtful(refusals) == ()
 

@@ -39,7 +39,7 @@ def sifted(
     def usable(pool: Pool) -> IntervalSet:
         return pool.usable(reserved if pool.version == reserved.version else IntervalSet(pool.version))
 
-    found, refusals = sift(names, pools, subject, around, usable=usable)
+    found, refusals = sift(names, pools, subject, around, usable=usable, overlap=lambda _: None)
     return [pool.name for pool in found], refusals
 
 

@@ -29,12 +29,13 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: w\r\n\r\n"
 
 
 class Listener:
-    """A server with an application that answers at `/` at once, and at `/slow` after longer than a head may take."""
+    """A server with an application that answers at `/` at once, and at `/slow` when `go_on` is set."""
 
     def __init__(self, port: int, ca: str, wanted: int) -> None:
         self.port = port
         self.asked_for_body = asyncio.Event()
         self.busy = asyncio.Event()
+        self.go_on = asyncio.Event()
         self.gave_up = asyncio.Event()
         self._wanted = wanted
         self._writers: list[asyncio.StreamWriter] = []
@@ -63,7 +64,9 @@ class Listener:
 
 
 @asynccontextmanager
-async def serving(*, patience_s: float = PATIENCE_S, unused_s: float = 30, limit: int = 100) -> AsyncIterator[Listener]:
+async def serving(
+    *, patience_s: float = PATIENCE_S, unused_s: float = 30, limit: int = 100, wanted: int | None = None
+) -> AsyncIterator[Listener]:
     material = authority.renewed(None, ["127.0.0.1"], datetime.now(UTC))
     live = LiveContext()
     live.use(material)
@@ -74,7 +77,7 @@ async def serving(*, patience_s: float = PATIENCE_S, unused_s: float = 30, limit
 
     async def slow(_request: web.Request) -> web.Response:
         listener.slow_begun()
-        await asyncio.sleep(3 * patience_s)
+        await listener.go_on.wait()
         return web.Response(text="done")
 
     async def body(request: web.Request) -> web.Response:
@@ -99,7 +102,7 @@ async def serving(*, patience_s: float = PATIENCE_S, unused_s: float = 30, limit
     app.router.add_get("/huge", huge)
     connections = Connections(patience_s=patience_s, unused_s=unused_s, limit=limit)
     async with listening(app, HostPort("127.0.0.1", 0), live, connections) as port:
-        listener = Listener(port, material.ca, limit)
+        listener = Listener(port, material.ca, wanted or limit)
         try:
             yield listener
         finally:
@@ -161,16 +164,19 @@ async def test_half_of_a_second_request_is_not_waited_for() -> None:
 
 
 async def test_idle_and_unused_connections_and_long_answers_are_left_alone() -> None:
-    async with serving() as listener:
+    async with serving(wanted=1) as listener:
         idle, unused, busy, half = [await listener.dial() for _ in range(4)]
         assert b"200" in await answered(*idle)
-        assert b"200" in await answered(*busy, REQUEST.replace(b"/ ", b"/slow ", 1))
-        half[1].write(REQUEST[:10])
-        # So long one may be idle, before its first request too.
-        assert await is_closed(half[0])
-        assert b"200" in await answered(*idle)
-        assert b"200" in await answered(*unused)
-        assert b"200" in await answered(*busy)
+        async with asyncio.TaskGroup() as group:
+            long = group.create_task(answered(*busy, REQUEST.replace(b"/ ", b"/slow ", 1)))
+            await listener.busy.wait()
+            half[1].write(REQUEST[:10])
+            # When its patience with this one is over, the others have been there for longer.
+            assert await is_closed(half[0])
+            listener.go_on.set()
+        assert b"200" in long.result()
+        for connection in (idle, unused, busy):
+            assert b"200" in await answered(*connection)
 
 
 async def test_one_too_many_takes_the_place_of_one_that_waits() -> None:
@@ -217,6 +223,7 @@ async def test_whoever_is_being_answered_is_left_alone_and_one_too_many_turned_a
             await listener.busy.wait()
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await answered(*await listener.dial())
+            listener.go_on.set()
         assert all(b"200" in answer.result() for answer in answers)
 
 

@@ -120,3 +120,25 @@ def test_what_was_admitted_is_asked_for_once_it_must_have_been_stored() -> None:
     assert pools.is_unsettled(extent)
     clock.advance(SETTLED_S)
     assert not pools.is_unsettled(extent)
+
+
+def test_a_late_event_of_a_deleted_pool_says_nothing_of_the_one_that_was_just_admitted_under_its_name() -> None:
+    pools = Neighbours(cast("KubeClient", None), SPIDER_IP_POOLS, FakeClock())
+    gone = stored_pool("old", "1")
+    pools.cache.note(gone)
+    # On the mutating side the new one has no uid yet.
+    admitted = pool("p", subnet="10.21.0.0/16")
+    pools.admitted(admitted)
+    extent = extent_of(admitted)
+    assert extent is not None
+    pools.cache.note({**gone, "metadata": {**gone["metadata"], "resourceVersion": "2"}})
+    pools.cache.note_deleted("p", "old")
+    assert pools.is_unsettled(extent)
+    pools.cache.note(stored_pool("new", "3"))
+    assert not pools.is_unsettled(extent)
+
+
+def stored_pool(uid: str, version: str) -> dict[str, Any]:
+    raw = pool("p", subnet="10.21.0.0/16")
+    raw["metadata"] |= {"uid": uid, "resourceVersion": version}
+    return raw
