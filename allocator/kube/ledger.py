@@ -50,6 +50,9 @@ class KubeLedger:
                 return await self._client.create(SPIDER_IP_ADDRESSES, encode_record(record))
             except AlreadyExists:
                 return None
+            except Conflict as conflict:
+                # Not the name: somebody's webhook, say, or a quota that was just counted.
+                raise errors.Conflict(f"SpiderIPAddress {object_name(record.address)}: {conflict}") from conflict
             except TRANSIENT:
                 uncertain = True
                 raise

@@ -1,8 +1,9 @@
 """Logging: one JSON object per line on stderr, `event` a snake_case constant, everything variable a field."""
 
+import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
@@ -59,9 +60,24 @@ def configure(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
 
 
+class _Lenient:
+    """sys.stderr, but that a disk without room or a reader that went away costs the line and not what is logged."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
 class _StderrLogger(structlog.WriteLogger):
     def __init__(self, name: str) -> None:
-        super().__init__(sys.stderr)
+        super().__init__(cast("TextIO", _Lenient()))
         self.name = name
 
 
