@@ -14,7 +14,8 @@ It leaves out
 * webhooks named by Service (no network leads there: they count as failed), aggregated API servers, protobuf answers;
 * controllers: it collects garbage and ends namespaces and definitions, but makes no pods and no service accounts.
 
-What is written is kept in memory only, with the last 20,000 changes for watches.
+What is written is kept in memory only, unless it is told where to put a journal; with the last 20,000 changes for
+watches.
 """
 
 import asyncio
@@ -43,8 +44,13 @@ class Plane:
 
 
 @asynccontextmanager
-async def start_plane(kind: Kind, directory: Path, *, kubeconfig: Path | None = None) -> AsyncIterator[Plane]:
+async def start_plane(
+    kind: Kind, directory: Path, *, kubeconfig: Path | None = None, data_dir: Path | None = None
+) -> AsyncIterator[Plane]:
     """A control plane that lives as long as the block; all its files lie in `directory` (made when missing).
+
+    With `data_dir` the embedded plane may be killed and started there again; with envtest kube-apiserver and etcd may,
+    and are started again at once.
 
     ValueError when the kind is `kubeconfig` and none is given; FileNotFoundError when a binary is missing;
     RuntimeError, with the end of its log, when a process of the plane does not become ready.
@@ -52,10 +58,10 @@ async def start_plane(kind: Kind, directory: Path, *, kubeconfig: Path | None = 
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     match kind:
         case "embedded":
-            async with server.serve(directory) as (path, _):
+            async with server.serve(directory, data_dir) as (path, _):
                 yield Plane(kind, path, real=False)
         case "envtest":
-            async with envtest.serve(directory) as running:
+            async with envtest.serve(directory, respawn=data_dir is not None) as running:
                 yield Plane(
                     kind, running.kubeconfig, real=True, controllers=running.controllers, scheduler=running.scheduler
                 )

@@ -15,6 +15,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m devcluster.plane", description=__doc__)
     parser.add_argument("--kind", choices=get_args(Kind), default="embedded")
     parser.add_argument("--dir", type=Path, required=True, help="where all files of the plane lie")
+    parser.add_argument("--data-dir", type=Path, help="what is written outlives a SIGKILL (see start_plane)")
     given = os.environ.get("KUBECONFIG")
     parser.add_argument("--kubeconfig", type=Path, default=given, help="of the cluster to use, with --kind kubeconfig")
     return parser.parse_args()
@@ -25,7 +26,8 @@ async def _run(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with start_plane(arguments.kind, arguments.dir, kubeconfig=arguments.kubeconfig) as plane:
+    started = start_plane(arguments.kind, arguments.dir, kubeconfig=arguments.kubeconfig, data_dir=arguments.data_dir)
+    async with started as plane:
         print(plane.kubeconfig, flush=True)
         await stop.wait()
 

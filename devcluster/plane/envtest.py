@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +42,17 @@ class _Process:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    spawn: Callable[[], Awaitable[asyncio.subprocess.Process]]
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-_TAIL:]
+
+    async def keep(self) -> None:
+        """Start it again whenever it has ended, until cancelled."""
+        while True:
+            await self.process.wait()
+            await asyncio.sleep(_POLL_S)  # kube-apiserver ends by itself while etcd is away
+            self.process = await self.spawn()
 
 
 def binaries() -> Path:
@@ -73,23 +81,27 @@ def _free_ports(count: int) -> list[int]:
 @asynccontextmanager
 async def _started(folder: Path, work: Path, name: str, arguments: Sequence[str]) -> AsyncIterator[_Process]:
     log = work / f"{name}.log"
-    with log.open("wb") as output:
-        # A process group of its own: Ctrl-C goes to us, and the cluster stays while we tidy up in it.
-        command = launch.command(str(folder / name), *arguments)
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=work, stdout=output, stderr=output, process_group=0
-        )
+
+    async def spawn() -> asyncio.subprocess.Process:
+        with log.open("ab") as output:
+            # A process group of its own: Ctrl-C goes to us, and the cluster stays while we tidy up in it.
+            command = launch.command(str(folder / name), *arguments)
+            return await asyncio.create_subprocess_exec(
+                *command, cwd=work, stdout=output, stderr=output, process_group=0
+            )
+
+    started = _Process(name, await spawn(), log, spawn)
     try:
-        yield _Process(name, process, log)
+        yield started
     finally:
         with suppress(ProcessLookupError):
-            process.terminate()
+            started.process.terminate()
         try:
             async with asyncio.timeout(_STOP_S):
-                await process.wait()
+                await started.process.wait()
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            started.process.kill()
+            await started.process.wait()
 
 
 class _Files:
@@ -191,10 +203,22 @@ async def _wait_ready(etcd: _Process, apiserver: _Process, port: int, files: _Fi
 
 
 @asynccontextmanager
-async def serve(directory: Path, *, apiserver: Sequence[str] = ()) -> AsyncIterator[Running]:
+async def _kept(processes: Sequence[_Process]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        keepers = [group.create_task(each.keep(), name=f"keep {each.name}") for each in processes]
+        try:
+            yield
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+
+
+@asynccontextmanager
+async def serve(directory: Path, *, apiserver: Sequence[str] = (), respawn: bool = False) -> AsyncIterator[Running]:
     """A running control plane with RBAC and an admin's kubeconfig in `directory`; removed at the end of the block.
 
-    `apiserver` are further arguments for kube-apiserver.
+    `apiserver` are further arguments for kube-apiserver. With `respawn` a process that ends (somebody killed it) is
+    started again.
     """
     folder = binaries()
     work = directory / "envtest"
@@ -205,9 +229,11 @@ async def serve(directory: Path, *, apiserver: Sequence[str] = ()) -> AsyncItera
     kubeconfig = files.kubeconfig(directory / "kubeconfig", port, "kubernetes-admin")
     try:
         async with AsyncExitStack() as stack:
+            running: list[_Process] = []
 
             async def start(name: str, arguments: Sequence[str]) -> _Process:
-                return await stack.enter_async_context(_started(folder, work, name, arguments))
+                running.append(await stack.enter_async_context(_started(folder, work, name, arguments)))
+                return running[-1]
 
             store = await start("etcd", _etcd_arguments(work, etcd, peer))
             server = await start("kube-apiserver", [*_apiserver_arguments(files, etcd, port), *apiserver])
@@ -220,7 +246,8 @@ async def serve(directory: Path, *, apiserver: Sequence[str] = ()) -> AsyncItera
                 config = files.kubeconfig(work / "scheduler.conf", port, "system:kube-scheduler")
                 arguments = [f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0"]
                 await start("kube-scheduler", arguments)
-            yield Running(kubeconfig, present["controller-manager"], present["scheduler"])
+            async with _kept(running if respawn else ()):
+                yield Running(kubeconfig, present["controller-manager"], present["scheduler"])
     finally:
         kubeconfig.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)

@@ -2,11 +2,10 @@
 
 import asyncio
 import secrets
-import ssl
 import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +14,12 @@ from aiohttp import web
 
 from allocator.runtime import logs
 from devcluster.plane import discovery, openapi, problems, tls
+from devcluster.plane import identity as identities
 from devcluster.plane.api import Api, Call
 from devcluster.plane.builtins import BUILTINS
 from devcluster.plane.handlers import Handlers, answer
 from devcluster.plane.housekeeping import Housekeeper
+from devcluster.plane.journal import Journal
 from devcluster.plane.metrics import Metrics
 from devcluster.plane.problems import Object, Problem
 from devcluster.plane.registry import Registry
@@ -132,61 +133,65 @@ class Server:
                 return None
 
 
-def _context(authority: tls.Authority, directory: Path) -> ssl.SSLContext:
-    certificate, key = authority.issue("embedded-apiserver", hosts=("127.0.0.1", "localhost", "kubernetes.default.svc"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    pair = directory / "apiserver.pem"
-    tls.write_private(pair, certificate + key)
-    try:
-        context.load_cert_chain(pair)
-    finally:
-        pair.unlink()  # the context holds the key now
-    return context
-
-
 def new_api() -> Api:
     return Api(Store(), Registry(BUILTINS), clock=lambda: datetime.now(UTC), new_uid=lambda: str(uuid.uuid4()))
 
 
 @asynccontextmanager
-async def serve(directory: Path) -> AsyncIterator[tuple[Path, Api]]:
-    """A running embedded plane: its kubeconfig, and the API for those in the same process. Loopback only."""
+async def serve(directory: Path, data_dir: Path | None = None) -> AsyncIterator[tuple[Path, Api]]:
+    """A running embedded plane: its kubeconfig, and the API for those in the same process. Loopback only.
+
+    What is written is in `data_dir` before it is answered, and a plane that starts there later goes on with it, on the
+    same port and with the same credentials. OSError when somebody else has the port by then.
+    """
     print(NOTICE, file=sys.stderr, flush=True)
     api = new_api()
     housekeeper = Housekeeper(api)
+    async with AsyncExitStack() as stack:
+        if data_dir is not None:
+            stack.callback(_keep(api.store, data_dir))
+        await _make_first_namespaces(api)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        kubeconfig = await stack.enter_async_context(_listening(api, directory, data_dir))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        api.admission = Webhooks(api, session)
+        keeper = group.create_task(housekeeper.run(), name="housekeeping")
+        stack.callback(keeper.cancel)
+        yield kubeconfig, api
+
+
+def _keep(store: Store, data_dir: Path) -> Callable[[], None]:
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = Journal(data_dir)
+    journal.restore(store)
+    return journal.follow(store)
+
+
+async def _make_first_namespaces(api: Api) -> None:
     namespaces = api.registry.find("", "v1", "namespaces")
     assert namespaces is not None  # noqa: S101 -- built in
     for name in FIRST_NAMESPACES:
-        await api.create(namespaces, "", {"metadata": {"name": name}}, Call())
+        if api.store.get(namespaces.key("", name)) is None:
+            await api.create(namespaces, "", {"metadata": {"name": name}}, Call())
     api.store.compact()  # nobody watched this; and version 1 is then as old here as on a real server
-    async with (
-        aiohttp.ClientSession() as session,
-        _listening(api, directory) as kubeconfig,
-        asyncio.TaskGroup() as group,
-    ):
-        api.admission = Webhooks(api, session)
-        keeper = group.create_task(housekeeper.run(), name="housekeeping")
-        try:
-            yield kubeconfig, api
-        finally:
-            keeper.cancel()
 
 
 @asynccontextmanager
-async def _listening(api: Api, directory: Path) -> AsyncIterator[Path]:
-    authority, token = tls.Authority("embedded-plane-ca"), secrets.token_urlsafe(32)
+async def _listening(api: Api, directory: Path, data_dir: Path | None) -> AsyncIterator[Path]:
+    identity = (identities.kept(data_dir) if data_dir else None) or identities.new_identity()
     app = web.Application(client_max_size=BODY_LIMIT)
-    app.router.add_route("*", "/{path:.*}", Server(api, token).handle)
+    app.router.add_route("*", "/{path:.*}", Server(api, identity.token).handle)
     # A watcher that hangs up must end its handler at once, not at the next event.
     path = directory / "kubeconfig"
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_context(authority, directory), backlog=1024)
-        await site.start()
-        port = runner.addresses[0][1]
-        tls.write_private(path, tls.kubeconfig(f"https://127.0.0.1:{port}", authority.pem, {"token": token}))
+        context = identity.context(directory)
+        await web.TCPSite(runner, "127.0.0.1", identity.port, ssl_context=context, backlog=1024).start()
+        identity = identity.at(runner.addresses[0][1])
+        if data_dir:
+            identities.keep(data_dir, identity)
+        tls.write_private(path, identity.kubeconfig())
         yield path
     finally:
         path.unlink(missing_ok=True)

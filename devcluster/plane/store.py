@@ -7,7 +7,7 @@ dict and gives up its reference, a reader copies before it edits.
 
 import bisect
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,6 +123,16 @@ class Store:
             if event.key.collection == collection:
                 found.append(event)
         return found[::-1]
+
+    def restore(self, revision: int, objects: Mapping[Key, Object]) -> None:
+        """Fills an empty store with what stood at `revision`. Listeners see it added; history begins afterwards."""
+        self.revision = revision
+        for key, obj in sorted(objects.items()):
+            self._objects.setdefault(key.collection, {})[key] = obj
+            self._order.setdefault(key.collection, []).append(key)
+            for listener in list(self._listeners):
+                listener(Event(revision, "ADDED", key, None, obj))
+        self.compact()
 
     def compact(self) -> None:
         """Forgets the whole history, as a real server does every few minutes; tests use it to meet 410."""

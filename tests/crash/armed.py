@@ -1,0 +1,159 @@
+"""`python -m tests.crash.armed FOLDER -- agent --kubeconfig ...`: a process of ours that dies where it is told to.
+
+It is the product's own program; only the places are wrapped through which everything goes that it leaves behind
+(boundaries.py). Whenever it comes by one, it looks into FOLDER/armed: `agent:create-SpiderIPAddress:after 3` means
+SIGKILL at the third time. What it came by is appended to FOLDER/passed, so that a test knows where it died, and which
+boundaries there are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.crash import boundaries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROGRAMS: Final = {
+    "agent": "agent.__main__",
+    "controller": "controller.__main__",
+    "webhook": "webhook.__main__",
+    "plugin": "cni.plugin",
+}
+
+
+class Fuse:
+    def __init__(self, folder: Path, process: str) -> None:
+        self._armed = folder / "armed"
+        self._passed = os.open(folder / "passed", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._folder = folder
+        self._process = process
+        self._text = ""
+        self._times = 0
+
+    def passes(self, boundary: str) -> None:
+        """Come by the boundary: does not return at the one that the process is to die at."""
+        point = f"{self._process}:{boundary}"
+        os.write(self._passed, f"{point}\n".encode())
+        try:
+            text = self._armed.read_text()
+        except FileNotFoundError:
+            return
+        wanted, _, count = text.partition(" ")
+        if wanted != point:
+            return
+        if text != self._text:
+            self._text, self._times = text, 0
+        self._times += 1
+        if self._times >= int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, boundary: str | None, act: Callable[[], Any]) -> Any:
+        if boundary is None:
+            return act()
+        self.passes(f"{boundary}:before")
+        result = act()
+        self.passes(f"{boundary}:after")
+        return result
+
+    def opened(self, path: object, flags: int) -> None:
+        is_own = not isinstance(path, str) or path.startswith(f"{self._folder}/")
+        if flags & (os.O_WRONLY | os.O_RDWR) and not is_own and Path(str(path)).parent != Path("/dev"):
+            os.write(self._passed, f"{self._process}:open:{Path(str(path)).name}\n".encode())
+
+
+def arm_files(fuse: Fuse) -> None:
+    """Names that appear and go. pathlib calls these too."""
+    rename, replace, unlink = os.rename, os.replace, os.unlink
+
+    def renamed(source: Any, target: Any, **options: Any) -> None:
+        what = boundaries.of_file(os.fspath(target))
+        fuse.around(what and f"name-{what}", lambda: rename(source, target, **options))
+
+    def replaced(source: Any, target: Any, **options: Any) -> None:
+        what = boundaries.of_file(os.fspath(target))
+        fuse.around(what and f"name-{what}", lambda: replace(source, target, **options))
+
+    def unlinked(path: Any, **options: Any) -> None:
+        what = boundaries.of_file(os.fspath(path))
+        fuse.around(what and f"remove-{what}", lambda: unlink(path, **options))
+
+    vars(os).update(rename=renamed, replace=replaced, unlink=unlinked)
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            fuse.opened(arguments[0], arguments[2] or 0)
+
+    sys.addaudithook(audit)
+
+
+def arm_client(fuse: Fuse) -> None:
+    """All writes to the API server."""
+    from allocator.kube.client import KubeClient  # noqa: PLC0415 - the plugin has none
+
+    send = KubeClient._send  # noqa: SLF001 - the one place
+
+    @wraps(send)
+    async def armed(self: KubeClient, method: str, path: str, **options: Any) -> Any:
+        if method == "GET":
+            return await send(self, method, path, **options)
+        boundary = boundaries.of_request(method, path, options["body"])
+        fuse.passes(f"{boundary}:before")
+        answer = await send(self, method, path, **options)
+        fuse.passes(f"{boundary}:after")
+        return answer
+
+    KubeClient._send = armed  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def arm_plugin(fuse: Fuse) -> None:
+    """What the plugin asks the agent for, and what it tells the runtime."""
+    from cni import plugin  # noqa: PLC0415 - the others do not have it
+    from cni.agent import Agent  # noqa: PLC0415
+
+    ask, receive, write_all = Agent.ask, Agent._receive, plugin.write_all  # noqa: SLF001
+    asked: list[str] = []
+
+    def armed_ask(self: Agent, method: str, target: str, body: Any = None) -> bytes:
+        if (command := boundaries.COMMANDS.get((method, target))) is None:
+            return ask(self, method, target, body)
+        asked.append(f"ask-{command}")
+        answer: bytes = fuse.around(asked[-1], lambda: ask(self, method, target, body))
+        return answer
+
+    def armed_receive(self: Agent, connection: Any) -> bytes:
+        if asked:
+            fuse.passes(f"{asked[-1]}:sent")
+        return receive(self, connection)
+
+    def armed_write_all(descriptor: int, data: bytes) -> None:
+        fuse.around("print-result", lambda: write_all(descriptor, data))
+
+    Agent.ask, Agent._receive = armed_ask, armed_receive  # type: ignore[method-assign]  # noqa: SLF001
+    plugin.write_all = armed_write_all
+
+
+def main() -> None:
+    folder, separator, program, *arguments = sys.argv[1:]
+    if separator != "--" or program not in PROGRAMS:
+        sys.exit(__doc__)
+    fuse = Fuse(Path(folder), program)
+    module = importlib.import_module(PROGRAMS[program])
+    arm_files(fuse)
+    if program == "plugin":
+        arm_plugin(fuse)
+    else:
+        arm_client(fuse)
+    sys.argv = [program, *arguments]
+    module.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""An agent that is killed at any of its boundaries and started again: runtimes go on, and the books balance."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash import actors, boundaries
+from tests.crash.agent_scenes import SCENES
+from tests.crash.books import balanced
+from tests.crash.conftest import running_stage
+from tests.crash.stage import NAMESPACE, Stage, on_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.crash.agent_scenes import Scene
+    from tests.crash.planes import Plane
+
+NODE = "n1"
+AGENT = f"agent-{NODE}"
+ROWS = [
+    pytest.param(point, scene, id=f"{point}-{scene.__name__}")
+    for write, scenes in SCENES.items()
+    for point in boundaries.failpoints("agent", [write])
+    for scene in scenes
+]
+
+
+@pytest.fixture(scope="module")
+def stage(crash_plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("stage")
+    with running_stage(crash_plane, folder, [NODE]) as running:
+        running.add(actors.agent(crash_plane.kubeconfig, NODE, folder, "--log-level", "debug"))
+        running.add(actors.controller(crash_plane.kubeconfig, NAMESPACE, folder, "one", *actors.QUICK_RECLAIM))
+        asyncio.run(running.start())
+        yield running
+
+
+def test_every_boundary_of_the_agent_has_a_scene() -> None:
+    assert SCENES.keys() == set(boundaries.WRITES["agent"])
+
+
+@pytest.mark.parametrize(("point", "scene"), ROWS)
+async def test_the_books_balance_after_an_agent_died(stage: Stage, point: str, scene: Scene) -> None:
+    async with on_stage(stage) as cluster, stage.supervised():
+        stage.actors[AGENT].arm(point)
+        await scene(cluster)
+        await stage.death_of(AGENT, point)
+        await balanced(cluster.api, cluster.runtime.told)
