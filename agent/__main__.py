@@ -30,6 +30,7 @@ from allocator.kube.events import Recorder
 from allocator.kube.free_counts import FreeCounts
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
+from allocator.kube.schema import Schema
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
@@ -134,12 +135,13 @@ async def run(config: AgentConfig) -> None:
         )
         caches = (*view.caches, pools.cache, reservations.cache, index)
         contact = Contact(client, config.node, caches, clock)
+        schema = Schema(client, clock=clock, rng=rng)
         recorder = Recorder(client, component="spiderpool-agent", clock=clock)
         work = Work(
             allocator=allocator,
             world=world,
             recorder=recorder,
-            status=Status(world, caches, contact, FreeCounts(client, clock)),
+            status=Status(world, caches, contact, FreeCounts(client, clock), schema),
             turns=Turns(),
             recent=Recent(clock),
             hands_back=config.hands_back,
@@ -155,6 +157,8 @@ async def run(config: AgentConfig) -> None:
                 # Nothing is served from a memory that is not filled: an address could be missed, and given twice.
                 for cache in caches:
                     await cache.wait_synced()
+                # Nor is anything claimed where records lose what they say.
+                await schema.fits()
                 group.create_task(intents.run(), name="intents")
                 async with serve(work, config.socket):
                     _log.info("agent_serves", node=config.node, socket=str(config.socket))

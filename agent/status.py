@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from allocator.domain.addresses import Version
     from allocator.kube.cache import Cache
     from allocator.kube.free_counts import FreeCounts
+    from allocator.kube.schema import Schema
     from allocator.world import World
 
 
 class Status:
-    def __init__(self, world: World, caches: Sequence[Cache], contact: Contact, free: FreeCounts) -> None:
+    def __init__(
+        self,
+        world: World,
+        caches: Sequence[Cache],
+        contact: Contact,
+        free: FreeCounts,
+        schema: Schema | None = None,
+    ) -> None:
         self._world = world
         self._caches = caches
         self._contact = contact
         self._free = free
+        self._schema = schema
 
     @property
     def started(self) -> bool:
@@ -31,7 +40,9 @@ class Status:
 
     def problem(self) -> str | None:
         """Why the agent should not be asked now, or None."""
-        return self._contact.problem() if self.started else "the caches are not filled yet"
+        if not self.started:
+            return "the caches are not filled yet"
+        return (self._schema and self._schema.problem) or self._contact.problem()
 
     async def check(self, listed: Mapping[Version, tuple[str, ...]]) -> None:
         """errors.NotServing when an ADD of a network with these default pools could not be served."""

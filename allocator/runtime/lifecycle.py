@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 
-from allocator.runtime import logs
+from allocator.runtime import logs, watchdog
 from allocator.runtime.config import ConfigError
 
 log = logs.get_logger(__name__)
@@ -24,7 +24,7 @@ def run(main: Callable[[], Awaitable[None]]) -> int:
 
     SIGTERM and SIGINT cancel `main`, which has as long as it needs to clean up; a second signal ends the process
     at once. 0 when `main` returned or was stopped by a signal, 1 when it raised (one log line `process_failed`), 2 when
-    that was a ConfigError: its message says what to do, a traceback would not.
+    that was a ConfigError: its message says what to do, a traceback would not. A loop that is stuck is told of.
     """
     gc.set_threshold(COLLECT_AFTER)
     return asyncio.run(_supervise(main))
@@ -40,7 +40,8 @@ async def _supervise(main: Callable[[], Awaitable[None]]) -> int:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.on_signal, number)
     try:
-        await main()
+        with watchdog.watching():
+            await main()
     except asyncio.CancelledError:
         if stop.signal is None:
             raise
