@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from allocator.domain.addresses import object_name, parse_address
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
+from tests.plane.commands import ctl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,28 +30,6 @@ HOLDER = {
     "node": "node-1",
     "containerID": "4f0c",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    status: int
-    stdout: str
-    stderr: str
-
-
-async def ctl(*arguments: str, environ: dict[str, str] | None = None) -> Outcome:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ctl",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", **(environ or {})},
-    )
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode is not None
-    return Outcome(process.returncode, stdout.decode(), stderr.decode())
 
 
 async def make_pool(kube: KubeClient, name: str, **spec: Any) -> None:
