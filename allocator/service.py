@@ -17,13 +17,13 @@ from allocator.domain import errors
 from allocator.domain.addresses import version_of
 from allocator.domain.basis import Basis
 from allocator.domain.candidates import SHOWN, summary
-from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order
+from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order, recorded
 from allocator.domain.overlapping import owners
 from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.reclaim import may_run
-from allocator.domain.record import Record, State
+from allocator.domain.record import Record
 from allocator.domain.slots import public_name
-from allocator.domain.wishes import NO_WISHES, Wishes, wishes_of_pod
+from allocator.domain.wishes import holdings
 from allocator.handing_back import hand_back
 from allocator.releasing import Releasing
 from allocator.runtime.backoff import delays
@@ -99,13 +99,7 @@ class Allocator:
 
     async def held_by(self, pod: Pod) -> tuple[Assigned, ...]:
         """What the pod's interfaces hold by the ledger, as this node knows it."""
-        return _wishes(pod).granted(await self._recorded(pod), complete=False)
-
-    async def _recorded(self, pod: Pod) -> Sequence[Assigned]:
-        pools = await self._world.pools.current()
-        records = [record for record in self._world.ledger.own(pod.uid) if record.state is State.HELD]
-        found = (assigned(record, pools, clean_gateway=None) for record in records)
-        return [each for each in found if each is not None]
+        return holdings(pod.annotations, self._world.ledger.own(pod.uid), await self._world.pools.current())
 
     async def _until_settled(self, decide: Callable[[], Awaitable[T]]) -> T:
         """Decide again after each conflict, until the caller's deadline cancels this."""
@@ -273,7 +267,9 @@ class Allocator:
                 f"the pod holds {address} from SpiderIPPool {pool}, which is gone or unreadable, and with it the "
                 "prefix length and the gateway: create or mend the pool, or name another one and delete the pod"
             )
-        earlier = [each for each in await self._recorded(pod) if each.interface not in clean]
+        earlier = [
+            each for each in recorded(self._world.ledger.own(pod.uid), basis.pools) if each.interface not in clean
+        ]
         covered = [each for each in found if each is not None]
         return decided.wishes.granted((*covered, *earlier), complete=decided.covers_all)
 
@@ -339,14 +335,6 @@ def _told(exhausted: Sequence[errors.Exhausted], want: Want, basis: Basis) -> st
 
 def _ceded(overlap: Overlap | None) -> str:
     return f" ({owners(overlap)} {overlap.ceded.size} more)" if overlap is not None and overlap.ceded else ""
-
-
-def _wishes(pod: Pod) -> Wishes:
-    """An annotation that has become wrong asks for nothing."""
-    try:
-        return wishes_of_pod(pod.annotations)
-    except errors.Invalid:
-        return NO_WISHES
 
 
 async def _nothing() -> str:

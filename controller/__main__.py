@@ -8,8 +8,9 @@ from allocator.kube.client import KubeClient
 from allocator.kube.election import Election
 from allocator.runtime import flags, logs
 from allocator.runtime.clock import SystemClock
+from allocator.runtime.metrics import application
 from controller.config import read_config
-from controller.health import Health
+from controller.health import Health, listening
 from controller.leading import LEASE, Leading
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ async def serve(config: ControllerConfig) -> None:
                 # The sweep finds a leak, the grace passes, a tick and the reads follow.
                 leak_lives_at_most_s=config.reclaim.sweep_interval_s + config.reclaim.grace_s + 5,
             )
-        async with health.listening(config.health):
+        async with (
+            listening(health.application(), config.health, "health_listening"),
+            listening(application(leading.metrics.registry), config.metrics, "metrics_listening"),
+        ):
             await election.run(leading.lead)
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, ParamSpec
 
 from allocator.domain.addresses import object_name
 from allocator.domain.pool import reserved_of
-from allocator.domain.reclaim import NodeState, Sighting
+from allocator.domain.reclaim import Sighting
 from allocator.domain.record import State
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, STATEFUL_SET, workload_of
 from allocator.kube.cache import Cache
-from allocator.kube.codec import Malformed, decode_pod, decode_record, decode_reservation
+from allocator.kube.codec import Malformed, decode_node_state, decode_pod, decode_record, decode_reservation
 from allocator.kube.resources import (
     NODES,
     PODS,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import IntervalSet, Version
     from allocator.domain.pool import Reservation
+    from allocator.domain.reclaim import NodeState
     from allocator.domain.record import Record, Slot
     from allocator.domain.request import Pod
     from allocator.domain.slots import Workload
@@ -118,6 +119,15 @@ class Books:
     def of_pod(self, pod_uid: str) -> tuple[Record, ...]:
         return tuple(self._by_pod[pod_uid].values()) if pod_uid in self._by_pod else ()
 
+    def without_pool(self) -> int:
+        """How many addresses in use are of a pool that is gone."""
+        gone = (records.values() for pool, records in self._by_pool.items() if self.pools.get(pool) is None)
+        return sum(record.state is not State.COOLING for records in gone for record in records)
+
+    def pod_uids(self) -> tuple[str, ...]:
+        """Of the pods that have records."""
+        return tuple(self._by_pod)
+
     def reserved(self, version: Version) -> IntervalSet:
         if self._reservations is None:
             self._reservations = tuple(_readable_reservations(self.reservations.items()))
@@ -125,28 +135,25 @@ class Books:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         raw = self.pods.get(name, namespace)
-        return None if raw is None else decode_pod(raw)
+        return None if raw is None else decode_pod(raw, self._kept)
 
     def sighting(self, record: Record) -> Sighting:
         """A look at the record's holder as the caches have it. KeyError-free: a record without holder sees nobody."""
         holder, peer = record.holder, record.peer
         raw = self.pods.get(holder.pod, holder.namespace) if holder else None
+        pool_gone = self.pools.get(record.pool) is None
         return Sighting(
             record=record,
             pod=None if raw is None else decode_pod(raw),
             peer_pod=self.pod(peer.namespace, peer.pod) if peer else None,
             node=self.node_state(holder.node if holder else ""),
             ending=None if raw is None else self.endings.see(raw),
-            slot_wanted=record.slot is not None and self.is_wanted(record.slot),
+            slot_wanted=record.slot is not None and not pool_gone and self.is_wanted(record.slot),
+            pool_gone=pool_gone,
         )
 
     def node_state(self, name: str) -> NodeState:
-        raw = self.nodes.get(name)
-        if raw is None:
-            return NodeState.GONE
-        conditions = (raw.get("status") or {}).get("conditions") or ()
-        ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
-        return NodeState.READY if ready else NodeState.NOT_READY
+        return decode_node_state(self.nodes.get(name))
 
     def is_wanted(self, slot: Slot) -> bool:
         """Whether the slot's workload may fill it again."""

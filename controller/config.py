@@ -10,15 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from allocator.domain.reclaim import Rules
-from allocator.runtime import flags
-from allocator.runtime.config import Conf, ConfigError, env_bool, env_float, load_conf
-from controller.reclaim import ReclaimConfig
+from allocator.runtime import flags, logs
+from allocator.runtime.config import Conf, ConfigError, env_bool, env_float, env_int, env_str, load_conf
+from controller.reclaim import PARALLEL, ReclaimConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_log = logs.get_logger(__name__)
+
 # On all interfaces and both families, as the original's probes expect.
 HEALTH: Final = flags.HostPort("", 5720)
+
+# Of the original: what they tune is not there. Who sets one should hear that nothing comes of it.
+WITHOUT_EFFECT: Final = {
+    "SPIDERPOOL_GC_CHANNEL_BUFFER": "suspects wait in memory, without a bound that could lose one",
+    "SPIDERPOOL_GC_MAX_PODENTRY_DB_CAP": "suspects wait in memory, without a bound that could lose one",
+    "SPIDERPOOL_GC_TRACE_POD_GAP_DURATION": "the end of a pod is heard from a watch, at once",
+    "SPIDERPOOL_GC_SIGNAL_TIMEOUT_DURATION": "nothing waits for a channel",
+    "SPIDERPOOL_GC_HTTP_REQUEST_TIME_GAP": "sweeps are SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION apart",
+    "SPIDERPOOL_GC_PODENTRY_MAX_RETRIES": "what fails is tried again until it is done",
+    "SPIDERPOOL_LEADER_RETRY_GAP": "candidates wait SPIDERPOOL_LEADER_RETRY_PERIOD",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +43,7 @@ class LeaseConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerConfig:
-    """`health` is None when nobody wants to ask; `reclaim` is None when it is switched off."""
+    """`health` and `metrics` are None when nobody wants to ask; `reclaim` is None when it is switched off."""
 
     kubeconfig: Path | None
     conf: Conf
@@ -38,6 +51,7 @@ class ControllerConfig:
     namespace: str
     identity: str
     health: flags.HostPort | None
+    metrics: flags.HostPort | None
     lease: LeaseConfig
     reuse_delay: timedelta
     reclaim: ReclaimConfig | None
@@ -70,6 +84,7 @@ def read_config(  # noqa: PLR0913 - the flags
         ),
     ],
     health_listen: flags.HealthListen = HEALTH,
+    metrics_listen: flags.MetricsListen = None,
     reclaim_grace: Annotated[
         float,
         typer.Option(parser=_seconds, metavar="SECONDS", help="Between the two sightings of a holder that is gone."),
@@ -97,7 +112,11 @@ def read_config(  # noqa: PLR0913 - the flags
         reuse_delay=cools,
         renew_deadline_s=lease.renew_deadline_s,
         rules=_rules(),
+        workers=env_int("SPIDERPOOL_GC_IP_WORKER_NUM", PARALLEL, minimum=1),
     )
+    for name, why in WITHOUT_EFFECT.items():
+        if env_str(name):
+            _log.warning("setting_without_effect", name=name, why=why)
     return ControllerConfig(
         kubeconfig=kubeconfig,
         conf=load_conf(conf_file),
@@ -105,6 +124,7 @@ def read_config(  # noqa: PLR0913 - the flags
         namespace=namespace,
         identity=identity,
         health=health_listen,
+        metrics=metrics_listen,
         lease=lease,
         reuse_delay=cools,
         reclaim=reclaim if env_bool("SPIDERPOOL_GC_IP_ENABLED", True) else None,
@@ -131,4 +151,5 @@ def _rules() -> Rules:
         extra_grace=timedelta(seconds=env_float("SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", 0, minimum=0)),
         on_ready_node=env_bool("SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", True),
         on_unready_node=env_bool("SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", True),
+        without_ips=env_bool("SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", False),
     )

@@ -34,26 +34,30 @@ class Health:
         problem = self._checks[probe]()
         return web.Response(status=500 if problem else 200, text=problem or "ok")
 
-    @asynccontextmanager
-    async def listening(self, address: HostPort | None) -> AsyncIterator[None]:
-        """Answer probes inside the block; nothing to do without an address. OSError when it is taken."""
-        if address is None:
-            yield
-            return
+    def application(self) -> web.Application:
         app = web.Application(client_max_size=1024)
         for probe in PATHS:
             app.router.add_get(f"/v1/runtime/{probe}", self._handler(probe))
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, address.host or None, address.port).start()
-            _log.info("health_listening", addresses=[list(each[:2]) for each in runner.addresses])
-            yield
-        finally:
-            await runner.cleanup()
+        return app
 
     def _handler(self, probe: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_: web.Request) -> web.Response:
             return self.answer(probe)
 
         return handle
+
+
+@asynccontextmanager
+async def listening(app: web.Application, address: HostPort | None, event: str) -> AsyncIterator[None]:
+    """Serve inside the block, and log where as `event`; nothing to do without an address. OSError when it is taken."""
+    if address is None:
+        yield
+        return
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host or None, address.port).start()
+        _log.info(event, addresses=[list(each[:2]) for each in runner.addresses])
+        yield
+    finally:
+        await runner.cleanup()

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain import slots
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
+from allocator.kube.owners import Owners
 from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from allocator.runtime.logs import get_logger
 from controller.books import Books
+from controller.mending import Mending
+from controller.metrics import Metrics, Vitals
 from controller.projection import Cadence, Projection
 from controller.receipts import Receipts
 from controller.reclaim import Hands, Reclaim
@@ -52,6 +55,9 @@ class Leading:
         self._cadence = cadence or Cadence()
         self._books: Books | None = None
         self._reclaim: Reclaim | None = None
+        self._mending: Mending | None = None
+        self.metrics = Metrics()
+        self.metrics.watch(self.vitals)
 
     async def lead(self) -> None:
         """Runs until cancelled. Each term starts from nothing: what an earlier one suspected no longer counts."""
@@ -81,14 +87,16 @@ class Leading:
                 group.create_task(projection.run(), name="projection")
                 group.create_task(cooled.run(), name="cooled")
                 if reclaim is not None and self._config.reclaim is not None:
-                    settings = self._config.reclaim
-                    orphans = OrphanEndpoints(
-                        books, hands, grace_s=settings.grace_s, sweep_interval_s=settings.sweep_interval_s
-                    )
+                    pace = {"grace_s": reclaim.config.grace_s, "sweep_interval_s": reclaim.config.sweep_interval_s}
+                    orphans = OrphanEndpoints(books, hands, **pace)
+                    owners = Owners(self._client, clock=self._clock, rng=random.SystemRandom())
+                    self._mending = Mending(books, hands, owners, **pace)
+                    reclaim.on_brake.append(projection.on_brake)
                     group.create_task(reclaim.run(), name="reclaim")
                     group.create_task(orphans.run(), name="orphan-endpoints")
+                    group.create_task(self._mending.run(), name="mending")
         finally:
-            self._books = self._reclaim = None
+            self._books = self._reclaim = self._mending = None
 
     def readiness(self) -> str:
         """A standby is ready when it knows of a leader; the leader when its picture of the cluster is complete."""
@@ -101,6 +109,21 @@ class Leading:
             return ""
         idle_s = self._clock.monotonic() - self._reclaim.turned_at
         return "" if idle_s <= TURN_LIMIT_S else f"the reclaim loop has not turned for {idle_s:.0f} s"
+
+    def vitals(self) -> Vitals:
+        books, reclaim, mending = self._books, self._reclaim, self._mending
+        if books is None:
+            return Vitals(is_leader=False)
+        return Vitals(
+            is_leader=self._election.is_valid(),
+            candidates=reclaim.candidates if reclaim else 0,
+            leaks=tuple(reclaim.leaks()) if reclaim else (),
+            is_braked=reclaim is not None and reclaim.is_braked,
+            disagreeing=mending.disagreeing if mending else 0,
+            conflicts=sum(map(len, mending.conflicts.values())) if mending else 0,
+            without_pool=books.without_pool(),
+            staleness_s={name: cache.staleness_s() for name, cache in books.caches.items()},
+        )
 
     def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:
         rng = random.SystemRandom()
@@ -116,7 +139,7 @@ class Leading:
                 rng=rng,
             ),
             endpoints=KubeEndpoints(client, clock=clock, rng=rng),
-            receipts=Receipts(recorder, namespace=self._config.namespace, lease=LEASE),
+            receipts=Receipts(recorder, self.metrics, namespace=self._config.namespace, lease=LEASE),
             may_act=self._election.is_valid,
             clock=clock,
         )

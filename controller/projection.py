@@ -17,7 +17,7 @@ from controller import marks
 from controller.overlaps import Overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from allocator.domain.projection import PoolStatus
     from allocator.domain.record import Record
@@ -81,6 +81,7 @@ class Projection:
         self._waiting: set[str] = set()
         self._left_alone: set[str] = set()
         self._overlaps = Overlaps()
+        self._braked: Mapping[str, int] = {}
         books.on_record.append(self._on_record)
         books.on_pool.append(self._on_pool)
         books.on_reservation.append(self._on_reservation)
@@ -92,6 +93,13 @@ class Projection:
             except Exception:  # noqa: BLE001 - the border of the loop
                 _log.exception("projection_turn_failed")
             await self._clock.sleep(TICK_S)
+
+    def on_brake(self, held: Mapping[str, int]) -> None:
+        """Reclaim's brake holds so many addresses of these pools."""
+        before, self._braked = self._braked, dict(held)
+        for name in before.keys() | held.keys():
+            if before.get(name) != held.get(name) and name in self._paces:
+                self._touch(name)
 
     async def turn(self) -> None:
         if not self._books.synced or not self._may_act():
@@ -234,6 +242,7 @@ class Projection:
             strangers=[each for each in self._books.within(pool.total) if each.pool != pool.name],
             scanned=scanned,
             with_text=with_text,
+            braked=self._braked.get(pool.name, 0),
         )
 
     async def _put(self, raw: Object, status: PoolStatus) -> None:

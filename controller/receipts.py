@@ -11,23 +11,27 @@ from allocator.kube.resources import LEASES, PODS, SPIDER_IP_ADDRESSES
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from allocator.domain.reclaim import Verdict
     from allocator.domain.record import Holder, Record
+    from allocator.domain.request import Pod
     from allocator.kube.events import Recorder
     from allocator.kube.resources import Object
+    from controller.metrics import Metrics
 
 _log = get_logger(__name__)
 
-_DID: Final = {"Cooling": "released", "Retained": "retained", "Held": "parted"}
+_DID: Final = {State.COOLING: "released", State.RETAINED: "retained", State.HELD: "parted"}
 
 
 class Receipts:
     """`lease` names the Lease by which the controller leads: events about the controller itself stand there."""
 
-    def __init__(self, recorder: Recorder, *, namespace: str, lease: str) -> None:
+    def __init__(self, recorder: Recorder, metrics: Metrics, *, namespace: str, lease: str) -> None:
         self._recorder = recorder
+        self._metrics = metrics
         self._controller: Object = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
@@ -38,7 +42,8 @@ class Receipts:
         """`read` is the record as it was read right before; `seen` the times of the first and the second sighting."""
         holder = _departed(read, after)
         first, second = (encode_time(moment) for moment in seen)
-        did = _DID[after.state.value]
+        did = _DID[after.state]
+        self._count(after.state, verdict.why.value)
         fields: dict[str, Any] = {
             "address": str(read.address),
             "pool": read.pool,
@@ -64,8 +69,69 @@ class Receipts:
             ),
         )
 
+    def _count(self, state: State, why: str) -> None:
+        counters = {
+            State.COOLING: self._metrics.released,
+            State.RETAINED: self._metrics.retained,
+            State.HELD: self._metrics.parted,
+        }
+        counters[state].labels(why).inc()
+        if state is State.COOLING:
+            self._metrics.counts.inc()
+
+    def voided(self, address: str, why: str) -> None:
+        """A verdict that is not carried out: the next sighting is a first one again."""
+        _log.warning("verdict_void", address=address, why=why)
+        self._metrics.voided.inc()
+        self._metrics.failures.inc()
+
     def endpoint_removed(self, namespace: str, name: str, pod_uid: str) -> None:
         _log.info("endpoint_removed", namespace=namespace, name=name, pod_uid=pod_uid)
+
+    def endpoint_mended(self, pod: Pod, addresses: Sequence[str]) -> None:
+        _log.info("endpoint_mended", namespace=pod.namespace, name=pod.name, pod_uid=pod.uid, addresses=list(addresses))
+        self._metrics.mended.labels("endpoint").inc()
+
+    def record_made_again(self, made: Record) -> None:
+        """Somebody deleted the record of an address that a living pod uses."""
+        holder = _holder(made)
+        name = f"{holder.namespace}/{holder.pod}"
+        _log.warning("record_made_again", address=str(made.address), pool=made.pool, pod=name, pod_uid=holder.pod_uid)
+        self._metrics.mended.labels("record").inc()
+        self._recorder.emit(
+            regarding=_address(made),
+            related=_pod(holder),
+            reason="AddressMadeAgain",
+            action="Mend",
+            type="Warning",
+            message=f"somebody deleted this while pod {name} (UID {holder.pod_uid}) uses the address; it stands again",
+        )
+
+    def conflict(self, pod: Pod, found: Record) -> None:
+        """The pod uses an address that another living pod holds by now."""
+        other, name = _holder(found), f"{pod.namespace}/{pod.name}"
+        others = f"{other.namespace}/{other.pod}"
+        _log.error("address_conflict", address=str(found.address), pod=name, pod_uid=pod.uid, holder=others)
+        message = f"two pods use {found.address}: {name}, whose record somebody deleted, and {others}. Delete {name}"
+        users = (_pod_of(pod.namespace, pod.name, pod.uid), _pod(other))
+        for regarding, related in (users, users[::-1]):
+            self._recorder.emit(
+                regarding=regarding,
+                related=related,
+                reason="AddressConflict",
+                action="Mend",
+                type="Warning",
+                message=message,
+            )
+
+    def quarantine_ended(self, after: Record) -> None:
+        _log.info("quarantine_ended", address=str(after.address), pool=after.pool)
+        self._recorder.emit(
+            regarding=_address(after),
+            reason="QuarantineEnded",
+            action="Reclaim",
+            message=f"{after.address} of SpiderIPPool {after.pool} has been in quarantine for long enough",
+        )
 
     def braked(self, would_free: int, total: int, confirm_s: float) -> None:
         message = (
@@ -90,10 +156,13 @@ class Receipts:
 def _departed(read: Record, after: Record) -> Holder:
     """Whose pod is gone: of two that had the address, the one that is not left."""
     gone = [party for party in read.parties if after.state is State.HELD and party not in after.parties]
-    holder = gone[0] if gone else read.holder
-    if holder is None:
-        raise AssertionError("a record without a holder is never moved by reclaim")
-    return holder
+    return gone[0] if gone else _holder(read)
+
+
+def _holder(record: Record) -> Holder:
+    if record.holder is None:
+        raise AssertionError("a record without a holder is never moved by us")
+    return record.holder
 
 
 def _beside(after: Record) -> str:
@@ -116,8 +185,12 @@ def _address(record: Record) -> Object:
 
 
 def _pod(holder: Holder) -> Object:
+    return _pod_of(holder.namespace, holder.pod, holder.pod_uid)
+
+
+def _pod_of(namespace: str, name: str, uid: str) -> Object:
     return {
         "apiVersion": PODS.api_version,
         "kind": PODS.kind,
-        "metadata": {"namespace": holder.namespace, "name": holder.pod, "uid": holder.pod_uid},
+        "metadata": {"namespace": namespace, "name": name, "uid": uid},
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,12 +24,13 @@ from allocator.runtime.logs import get_logger
 from controller.suspects import BRAKE_CONFIRM_S, Brake, Suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from allocator.domain.reclaim import Rules, Sighting, Verdict
     from allocator.domain.record import Record
-    from allocator.ports import Endpoints, Ledger
+    from allocator.kube.ledger import KubeLedger
+    from allocator.ports import Endpoints
     from allocator.runtime.clock import Clock
     from controller.books import Books
     from controller.receipts import Receipts
@@ -47,13 +49,14 @@ STRIDE: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReclaimConfig:
-    """`renew_deadline_s` bounds the time from the first live read to the write."""
+    """`renew_deadline_s` bounds the time from the first live read to the write; `workers` settle at once."""
 
     grace_s: float
     sweep_interval_s: float
     reuse_delay: timedelta
     renew_deadline_s: float
     rules: Rules
+    workers: int = PARALLEL
     brake_confirm_s: float = BRAKE_CONFIRM_S
 
 
@@ -67,7 +70,7 @@ class Case:
 class Hands:
     """What reclaim acts through. `may_act` says whether this replica leads beyond doubt, at the moment of asking."""
 
-    ledger: Ledger
+    ledger: KubeLedger
     witness: Witness
     endpoints: Endpoints
     receipts: Receipts
@@ -76,18 +79,36 @@ class Hands:
 
 
 class Reclaim:
-    """One term of leadership. `run` expects the books to be complete; pods' ends are heard from the start."""
+    """One term of leadership. `run` expects the books to be complete; pods' ends are heard from the start.
+
+    `on_brake` hears after each sweep how many addresses the brake holds, by pool.
+    """
 
     def __init__(self, books: Books, hands: Hands, config: ReclaimConfig) -> None:
         self._books = books
         self._hands = hands
-        self._config = config
+        self.config = config
         self._clock = hands.clock
         self._suspects: Suspects[Case] = Suspects()
         self._brake = Brake(confirm_s=config.brake_confirm_s)
         self._swept_at = -math.inf
         self.turned_at = self._clock.monotonic()
+        self.on_brake: list[Callable[[Mapping[str, int]], None]] = []
         books.on_pod.append(self._on_pod)
+
+    @property
+    def candidates(self) -> int:
+        """Holders that were seen gone, and wait for their second sighting."""
+        return len(self._suspects)
+
+    @property
+    def is_braked(self) -> bool:
+        return self._brake.is_on
+
+    def leaks(self) -> list[float]:
+        """Of each address that is held for nobody, the seconds since that was first seen."""
+        now = self._clock.monotonic()
+        return [now - suspect.first_s for suspect in self._would_free()]
 
     async def run(self) -> None:
         self.turned_at = self._clock.monotonic()
@@ -97,11 +118,11 @@ class Reclaim:
             except Exception:  # noqa: BLE001 - the border of the loop: one bad object must not end reclaim for all
                 _log.exception("reclaim_turn_failed")
             self.turned_at = self._clock.monotonic()
-            await self._clock.sleep(min(TICK_S, self._config.sweep_interval_s))
+            await self._clock.sleep(min(TICK_S, self.config.sweep_interval_s))
 
     async def turn(self) -> None:
         now = self._clock.monotonic()
-        if now - self._swept_at >= self._config.sweep_interval_s:
+        if now - self._swept_at >= self.config.sweep_interval_s:
             self._swept_at = now
             await self._sweep()
         await self._settle_due()
@@ -126,9 +147,12 @@ class Reclaim:
         would_free = self._would_free()
         self._brake.sweep({_token(suspect) for suspect in would_free}, total, self._clock.monotonic())
         if self._brake.is_on and not was_on:
-            self._hands.receipts.braked(len(would_free), total, self._config.brake_confirm_s)
+            self._hands.receipts.braked(len(would_free), total, self.config.brake_confirm_s)
         elif was_on and not self._brake.is_on:
             self._hands.receipts.brake_released(len(would_free), total)
+        held = Counter(each.subject.record.pool for each in would_free if self._brake.holds(_token(each)))
+        for listener in self.on_brake:
+            listener(held)
 
     def _on_pod(self, pod_uid: str) -> None:
         """Something happened to the pod: its end makes suspects at once."""
@@ -138,7 +162,7 @@ class Reclaim:
 
     def _look_at(self, record: Record) -> None:
         now = self._clock.now()
-        verdict = judge(self._books.sighting(record), self._config.rules, now)
+        verdict = judge(self._books.sighting(record), self.config.rules, now)
         key = object_name(record.address)
         if verdict.act is Act.KEEP:
             self._suspects.clear(key)
@@ -154,12 +178,12 @@ class Reclaim:
         waiting, total = len(self._would_free()), self._books.in_use
         ready = [
             suspect
-            for suspect in self._suspects.due(self._clock.monotonic(), self._config.grace_s)
+            for suspect in self._suspects.due(self._clock.monotonic(), self.config.grace_s)
             if suspect.subject.verdict.act is not Act.RELEASE or self._brake.lets(_token(suspect), waiting, total)
         ]
-        for start in range(0, len(ready), PARALLEL):
+        for start in range(0, len(ready), self.config.workers):
             async with asyncio.TaskGroup() as group:
-                for suspect in ready[start : start + PARALLEL]:
+                for suspect in ready[start : start + self.config.workers]:
                     group.create_task(self._settle(suspect), name=f"settle-{suspect.key}")
 
     async def _settle(self, suspect: Suspect[Case]) -> None:
@@ -170,10 +194,10 @@ class Reclaim:
             return
         try:
             # Adapters try again for longer than a verdict is good.
-            async with asyncio.timeout(self._config.renew_deadline_s):
+            async with asyncio.timeout(self.config.renew_deadline_s):
                 freed = await self._settle_live(suspect)
         except (errors.IpamError, errors.Conflict, TimeoutError) as error:
-            _log.warning("verdict_void", address=suspect.key, why=str(error) or type(error).__name__)
+            self._hands.receipts.voided(suspect.key, str(error) or type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one record, for the sake of the others
             _log.exception("settling_failed", address=suspect.key)
         else:
@@ -188,12 +212,12 @@ class Reclaim:
             return None
         seen = await self._hands.witness.look(record)
         now = self._clock.now()
-        verdict = judge(seen, self._config.rules, now)
+        verdict = judge(seen, self.config.rules, now)
         if verdict.act is not suspect.subject.verdict.act:
             # The two sightings must agree on what to do.
             return None
-        if not self._hands.may_act() or self._clock.monotonic() - began > self._config.renew_deadline_s:
-            _log.warning("verdict_void", address=suspect.key, why="the lease could not be proven in time")
+        if not self._hands.may_act() or self._clock.monotonic() - began > self.config.renew_deadline_s:
+            self._hands.receipts.voided(suspect.key, "the lease could not be proven in time")
             return None
         if verdict.act is Act.PART and record.holder is not None:
             stays, name = survivor(seen), public_name(record.holder.pod, record.slot)
@@ -210,7 +234,7 @@ class Reclaim:
             case Act.PART:
                 return parted(record, survivor(seen), now)
             case _:
-                return released(record, now, cooling_time(verdict, seen.node, self._config.reuse_delay))
+                return released(record, now, cooling_time(verdict, seen.node, self.config.reuse_delay))
 
     async def _remove_endpoint(self, freed: Record) -> None:
         """The endpoint goes with the last address of its pod. One that stays is found by the sweep for orphans.
@@ -224,7 +248,7 @@ class Reclaim:
         if any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
             return
         try:
-            async with asyncio.timeout(self._config.renew_deadline_s):
+            async with asyncio.timeout(self.config.renew_deadline_s):
                 await self._hands.endpoints.remove(holder.namespace, name, holder.pod_uid)
         except (errors.IpamError, errors.Conflict, TimeoutError) as error:
             why = str(error) or type(error).__name__

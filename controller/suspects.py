@@ -85,6 +85,10 @@ class Brake:
         self._held = {key: self._held.get(key, monotonic) for key in would_free}
         self._confirmed = frozenset(key for key, since in self._held.items() if monotonic - since >= self._confirm_s)
 
+    def holds(self, key: str) -> bool:
+        """Whether the last sweep held this one, and no other has confirmed it yet."""
+        return key in self._held and key not in self._confirmed
+
     def lets(self, key: str, would_free: int, total: int) -> bool:
         """Whether this one may be freed now, while `would_free` of `total` records are waiting for it."""
         return key in self._confirmed or not _too_many(would_free, total)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
 from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, stands_for
-from allocator.domain.record import REUSE_DELAY, State
+from allocator.domain.record import REUSE_DELAY, State, quarantine_ended
 from allocator.domain.request import Owner
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, slot_of
 from allocator.kube.codec import is_unadopted
@@ -32,6 +32,8 @@ _log = get_logger(__name__)
 SLACK_S: Final = 1.0
 # The owners' kinds of endpoints that no pod owns.
 _STATIC: Final = frozenset(kind for _, kind in KNOWN)
+# The states that end by time.
+_ENDING: Final = (State.COOLING, State.QUARANTINED)
 # After a deletion that failed.
 RETRY_S: Final = 5.0
 
@@ -43,16 +45,19 @@ class _Ending:
 
 
 class Cooled:
-    """Deletes Cooling records whose time is over.
+    """Deletes Cooling records whose time is over, and lets Quarantined ones cool when theirs is.
 
     How long (`until` less `since`, both from the clock of the one who released it) is measured on this process's
     monotonic clock from the moment it first saw the record, and never longer than any release of ours says: a clock
     that jumps or is wrong, here or elsewhere, neither cuts the cooling short nor locks an address away.
+
+    A quarantine may last for days, longer than a leader: here what the clock says is left counts, if it is less.
     """
 
     def __init__(self, books: Books, hands: Hands, *, reuse_delay: timedelta) -> None:
         self._hands = hands
         self._books = books
+        self._reuse_delay = reuse_delay
         self._longest_s = max(reuse_delay, REUSE_DELAY, UNSEEN_END_DELAY).total_seconds()
         self._endings: dict[str, _Ending] = {}
         books.on_record.append(self._on_record)
@@ -78,18 +83,22 @@ class Cooled:
     async def _forget(self, key: str) -> None:
         ending = self._endings.pop(key, None)
         record = self._books.record(key)
-        if ending is None or record is None or record.state is not State.COOLING:
+        if ending is None or record is None or record.state not in _ENDING:
             return
         try:
-            await self._hands.ledger.delete(record)
+            if record.state is State.QUARANTINED:
+                after = quarantine_ended(record, self._hands.clock.now(), self._reuse_delay)
+                self._hands.receipts.quarantine_ended(await self._hands.ledger.replace(after))
+            else:
+                await self._hands.ledger.delete(record)
         except errors.Conflict:
-            # Claimed by somebody: the watch will show it, or did not yet.
-            _log.debug("cooled_address_claimed", address=key)
+            # Claimed by somebody, say: the watch will show it, or did not yet.
+            _log.debug("cooled_address_changed", address=key)
         except errors.IpamError as error:
-            _log.warning("cooled_address_not_deleted", address=key, why=str(error))
+            _log.warning("cooled_address_stays", address=key, why=str(error))
             self._try_again(key, ending)
         except Exception:  # noqa: BLE001 - the border of one record, for the sake of the others
-            _log.exception("cooled_address_not_deleted", address=key)
+            _log.exception("cooled_address_stays", address=key)
             self._try_again(key, ending)
 
     def _try_again(self, key: str, ending: _Ending) -> None:
@@ -97,16 +106,23 @@ class Cooled:
         self._endings.setdefault(key, _Ending(ending.edition, self._hands.clock.monotonic() + RETRY_S))
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
-        if new is None or new.state is not State.COOLING:
+        if new is None or new.state not in _ENDING:
             if old is not None:
                 self._endings.pop(object_name(old.address), None)
             return
         key, edition = object_name(new.address), f"{new.uid}/{new.resource_version}"
         if key in self._endings and self._endings[key].edition == edition:
             return
-        lasts_s = (new.until - new.since).total_seconds() if new.until is not None else 0.0
-        at_s = self._hands.clock.monotonic() + min(max(lasts_s, 0.0), self._longest_s) + SLACK_S
-        self._endings[key] = _Ending(edition, at_s)
+        self._endings[key] = _Ending(edition, self._hands.clock.monotonic() + self._lasts_s(new) + SLACK_S)
+
+    def _lasts_s(self, record: Record) -> float:
+        if record.until is None:
+            return 0.0
+        lasts_s = (record.until - record.since).total_seconds()
+        longest_s = self._longest_s
+        if record.state is State.QUARANTINED:
+            longest_s = (record.until - self._hands.clock.now()).total_seconds()
+        return max(0.0, min(lasts_s, longest_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from allocator.kube.client import KubeClient
 from allocator.kube.resources import NAMESPACES, SPIDER_IP_POOLS, SPIDER_SUBNETS
 from allocator.runtime import config, flags, logs
 from allocator.runtime.clock import SystemClock
+from allocator.runtime.metrics import application
 from certs.reload import Keeper
 from certs.source import Given, Own
 from certs.store import SECRET_NAME, DirectoryStore, SecretStore, Store
@@ -84,7 +85,7 @@ async def serve(settings: Config) -> None:
         metrics = Metrics(lambda: keeper.served)
         for event, plain, listen in (
             ("probes_listening", _probes(is_ready), settings.health_listen),
-            ("metrics_listening", metrics.application(), settings.metrics_listen),
+            ("metrics_listening", application(metrics.registry), settings.metrics_listen),
         ):
             if listen is not None:
                 port = await stack.enter_async_context(listening(plain, listen, None))

@@ -6,9 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from webhook.paths import Judge
     from webhook.review import Request, Verdict
 
-PATH: Final = "/metrics"
 LABELS: Final = ("kind", "operation", "verdict")
 # From what a look into memory takes to the time after which the API server stops listening.
 BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -30,18 +27,18 @@ BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 
 class Metrics:
     def __init__(self, served: Callable[[], Material | None]) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._registry.register(_Expiry(served))
+        self.registry: Final = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_Expiry(served))
         self._requests = Counter(
-            "spiderpool_webhook_requests", "Reviews judged; failed: unable to judge.", LABELS, registry=self._registry
+            "spiderpool_webhook_requests", "Reviews judged; failed: unable to judge.", LABELS, registry=self.registry
         )
         self._duration = Histogram(
             "spiderpool_webhook_request_duration_seconds",
             "How long judging took.",
             LABELS,
             buckets=BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
 
     def watching(self, judge: Judge) -> Judge:
@@ -59,15 +56,6 @@ class Metrics:
                 self._duration.labels(*labels).observe(time.perf_counter() - began)
 
         return replace(judge, answer=answer)
-
-    def application(self) -> web.Application:
-        app = web.Application()
-
-        async def show(_request: web.Request) -> web.Response:
-            return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-        app.router.add_get(PATH, show)
-        return app
 
 
 class _Expiry(Collector):

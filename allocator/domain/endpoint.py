@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from allocator.domain.addresses import version_of
 from allocator.domain.dns import NO_DNS, PodDns
+from allocator.domain.record import State
 from allocator.domain.slots import public_name
 
 if TYPE_CHECKING:
@@ -75,6 +76,12 @@ def assigned(record: Record, pools: Mapping[str, Pool], *, clean_gateway: bool |
         clean_gateway=clean_gateway,
         shared=record.peer is not None,
     )
+
+
+def recorded(records: Iterable[Record], pools: Mapping[str, Pool]) -> list[Assigned]:
+    """What the records in state Held give their holders; without those whose pool is gone or unreadable."""
+    held = (assigned(record, pools, clean_gateway=None) for record in records if record.state is State.HELD)
+    return [each for each in held if each is not None]
 
 
 def in_order(assigned: Iterable[Assigned]) -> tuple[Assigned, ...]:

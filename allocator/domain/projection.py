@@ -69,8 +69,10 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
     strangers: Iterable[Record] = (),
     scanned: bool = False,
     with_text: bool = True,
+    braked: int = 0,
 ) -> PoolStatus:
     """The status that the records give. `scanned`: they were listed live after this edition of the pool was seen.
+    `braked`: so many of its addresses would reclaim free, and does not because it would free too many at once.
 
     `overlap` is how the pool stands to those that it overlaps, and `strangers` are the records of its addresses
     that are held through other pools: those, or ones that offered them before. Without
@@ -84,7 +86,7 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
         allocated_ips=allocated_text(counts.in_use) if with_text else before.allocated_ips,
         observed_generation=pool.edition.generation if scanned else before.observed_generation,
         conditions=conditions(
-            _findings(pool, counts, overlap),
+            _findings(pool, counts, overlap, braked),
             generation=pool.edition.generation,
             before=before.conditions,
             now=now,
@@ -157,7 +159,7 @@ def _in_use(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(record for record in records if record.state is not State.COOLING)
 
 
-def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str, Finding]:
+def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None, braked: int) -> dict[str, Finding]:
     """By condition type."""
     free, usable_count = counts.free.count, counts.usable.count
     tells = f"{free} of {usable_count} usable addresses are free"
@@ -172,6 +174,13 @@ def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None) -> dict[str,
     if len(counts.in_use) > TEXT_LIMIT:
         told = f"status.allocatedIPs lists up to {TEXT_LIMIT} addresses; the SpiderIPAddress objects list all"
         findings["AllocatedIPsOmitted"] = True, "TooManyRecords", told
+    if braked:
+        told = (
+            f"{braked} addresses of this pool seem to be held for pods that are gone, too many in the cluster at once; "
+            "they are freed when another look at everything, half a minute later, says the same. If the pods run, look "
+            "at what the API server shows of them"
+        )
+        findings["ReclaimBraked"] = True, "TooManyAtOnce", told
     return findings
 
 

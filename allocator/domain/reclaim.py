@@ -6,7 +6,11 @@ later and made of live reads, comes to the same end. The table:
     pod                                                  record Held                     record Retained
     missing; another UID; Succeeded or Failed;           slot wanted: retain             slot wanted: keep
     terminating past its grace, by both clocks           otherwise:   release            otherwise:   release
+    running without an address, where the operator       slot: keep                      keep
+    has switched that on                                 otherwise:   release
     anything else                                        keep                            keep
+
+A slot is not wanted where the pool is gone: without it nobody can be told the address in full.
 
 While a virtual machine migrates, two pods have the address. Where one of them is gone the other goes on with it alone;
 the table is for the time when both are.
@@ -49,14 +53,19 @@ class Why(StrEnum):
     POD_FINISHED = "PodFinished"
     POD_EVICTED = "PodEvicted"
     POD_OVERDUE = "PodTerminationOverdue"
+    POD_WITHOUT_IPS = "PodWithoutIPs"
     SLOT_UNWANTED = "SlotUnwanted"
+    POOL_GONE = "PoolGone"
 
 
 class NodeState(StrEnum):
-    """Of the node that the holder ran on. A node that is gone counts as not ready."""
+    """Of the node that the holder ran on. A node that is gone counts as not ready, and so does one that is fenced: a
+    person has tainted it out-of-service (KEP-2268), which says that nothing runs there any more.
+    """
 
     READY = "Ready"
     NOT_READY = "NotReady"
+    FENCED = "Fenced"
     GONE = "Gone"
 
 
@@ -64,13 +73,15 @@ class NodeState(StrEnum):
 class Rules:
     """The operator's switches. `extra_grace` is added to the deletionTimestamp, which has the pod's grace in it.
 
-    The two node switches are the original's: whether pods that still exist but have finished or are overdue lose
-    their addresses, by the state of their node. They do not concern static pods, and no pod that is gone.
+    The switches are the original's. By the state of their node: whether pods that still exist but have finished or are
+    overdue lose their addresses. `without_ips`: whether pods do that are said to run and have no address. They do not
+    concern static pods, and no pod that is gone.
     """
 
     extra_grace: timedelta = timedelta(0)
     on_ready_node: bool = True
     on_unready_node: bool = True
+    without_ips: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ class Ending:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
     """What one look saw. `pod` is whoever has the holder's name now, `ending` its deletion when it is being deleted;
-    `peer_pod` is whoever has the peer's name; `slot_wanted` is False without a slot.
+    `peer_pod` is whoever has the peer's name; `slot_wanted` is False without a slot, and where the pool is gone.
     """
 
     record: Record
@@ -97,6 +108,7 @@ class Sighting:
     node: NodeState
     ending: Ending | None = None
     slot_wanted: bool = False
+    pool_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,8 @@ UNSEEN_END_DELAY: Final = timedelta(minutes=10)
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 
 _FREEABLE: Final = (State.HELD, State.RETAINED)
+# What a pod's status says, and a kubelet writes.
+_SEEN_ENDS: Final = (Why.POD_FINISHED, Why.POD_EVICTED)
 
 
 def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
@@ -122,14 +136,14 @@ def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
     if record.peer is not None and (standing := _standing(seen)):
         is_pair = len(standing) == len(record.parties)
         return Verdict(Act.KEEP, Why.POD_STANDS) if is_pair else Verdict(Act.PART, Why.PARTNER_GONE)
-    why = _absence(seen, rules.extra_grace, now)
+    why = _absence(seen, rules, now)
     if why is None or not _switched_on(why, seen, rules):
         return Verdict(Act.KEEP, Why.POD_STANDS)
     if record.slot is not None and seen.slot_wanted:
         return Verdict(Act.RETAIN, why) if record.state is State.HELD else Verdict(Act.KEEP, Why.SLOT_WANTED)
-    # A pod that is overdue is still there: how its address cools depends on that, whoever wanted it since.
-    is_told = record.state is State.HELD or why is Why.POD_OVERDUE
-    return Verdict(Act.RELEASE, why if is_told else Why.SLOT_UNWANTED)
+    if record.state is State.HELD:
+        return Verdict(Act.RELEASE, why)
+    return Verdict(Act.RELEASE, Why.POOL_GONE if seen.pool_gone else Why.SLOT_UNWANTED)
 
 
 def survivor(seen: Sighting) -> Holder:
@@ -141,11 +155,11 @@ def survivor(seen: Sighting) -> Holder:
 def cooling_time(verdict: Verdict, node: NodeState, reuse_delay: timedelta) -> timedelta:
     """How long the released address cools.
 
-    Only a kubelet sees a pod's containers end. Where the pod was freed without it, they may still run and answer for
-    the address.
+    Only a kubelet sees a pod's containers end. Where the pod was deleted without it (by force, by the end of its node's
+    object), they may still run and answer for the address.
     """
-    unseen = verdict.why is Why.POD_OVERDUE and node is not NodeState.READY
-    return max(reuse_delay, UNSEEN_END_DELAY) if unseen else reuse_delay
+    is_unseen = verdict.why not in _SEEN_ENDS and node in (NodeState.NOT_READY, NodeState.GONE)
+    return max(reuse_delay, UNSEEN_END_DELAY) if is_unseen else reuse_delay
 
 
 def is_gone(pod_uid: str, pod: Pod | None) -> bool:
@@ -172,8 +186,8 @@ def _standing(seen: Sighting) -> tuple[Holder, ...]:
     return tuple(party for party, pod in zip(seen.record.parties, pods, strict=False) if may_run(party, pod))
 
 
-def _absence(seen: Sighting, extra_grace: timedelta, now: datetime) -> Why | None:
-    holder, pod = seen.record.holder, seen.pod
+def _absence(seen: Sighting, rules: Rules, now: datetime) -> Why | None:
+    holder, pod, extra_grace = seen.record.holder, seen.pod, rules.extra_grace
     if pod is None or holder is None:
         return Why.POD_MISSING
     if pod.uid != holder.pod_uid:
@@ -183,7 +197,7 @@ def _absence(seen: Sighting, extra_grace: timedelta, now: datetime) -> Why | Non
         return Why.POD_OVERDUE if is_over else None
     if not pod.alive:
         return Why.POD_EVICTED if pod.reason == "Evicted" else Why.POD_FINISHED
-    return None
+    return Why.POD_WITHOUT_IPS if pod.runs_without_ips else None
 
 
 def _was_watched_long_enough(ending: Ending | None, extra_grace: timedelta) -> bool:
@@ -201,6 +215,9 @@ def _stands_in_the_mirror(record: Record, pod: Pod) -> bool:
 
 
 def _switched_on(why: Why, seen: Sighting, rules: Rules) -> bool:
-    if why in (Why.POD_MISSING, Why.POD_REPLACED) or seen.record.slot is not None:
+    is_static = seen.record.slot is not None
+    if why is Why.POD_WITHOUT_IPS:
+        return rules.without_ips and not is_static
+    if why in (Why.POD_MISSING, Why.POD_REPLACED) or is_static:
         return True
     return rules.on_ready_node if seen.node is NodeState.READY else rules.on_unready_node

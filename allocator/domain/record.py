@@ -144,6 +144,11 @@ def retained(held: Record, now: datetime) -> Record:
     return replace(held, state=State.RETAINED, peer=None, since=now)
 
 
+def quarantine_ended(quarantined: Record, now: datetime, reuse_delay: timedelta = REUSE_DELAY) -> Record:
+    """Nobody has said for long enough that somebody else uses the address: like any other it cools, then is free."""
+    return replace(quarantined, state=State.COOLING, since=now, until=now + reuse_delay)
+
+
 def released(record: Record, now: datetime, reuse_delay: timedelta = REUSE_DELAY) -> Record:
     """The address goes back; it is not handed out before `reuse_delay` is over, so that ARP caches forget it."""
     return replace(record, state=State.COOLING, peer=None, since=now, until=now + reuse_delay)

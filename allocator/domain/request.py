@@ -67,6 +67,8 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     phase: str = "Pending"
     reason: str = ""
+    # status.podIPs, as its kubelet reports them.
+    ips: tuple[str, ...] = ()
     # Which controller made it (metadata.ownerReferences with controller: true); None for a bare pod.
     controller: Owner | None = None
     deleted_at: datetime | None = None
@@ -92,6 +94,11 @@ class Pod:
     def is_over(self) -> bool:
         """Whether its containers have ended for good (PodPhase): unlike one that is only being deleted."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def runs_without_ips(self) -> bool:
+        """Whether its containers are said to run, or its node is silent (phase Unknown), and it has no address."""
+        return self.phase in ("Running", "Unknown") and not self.ips
 
     @property
     def slot(self) -> Slot | None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain import errors
 from allocator.domain.dns import NO_DNS, PodDns, dns_of_pod
+from allocator.domain.endpoint import recorded
 from allocator.domain.routes import routes_of_pod, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from allocator.domain.endpoint import Assigned
-    from allocator.domain.pool import Route
+    from allocator.domain.pool import Pool, Route
+    from allocator.domain.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,17 @@ class Wishes:
 
 
 NO_WISHES: Final = Wishes()
+
+
+def holdings(
+    annotations: Mapping[str, str], records: Iterable[Record], pools: Mapping[str, Pool]
+) -> tuple[Assigned, ...]:
+    """What its records give the pod, as its endpoint shows it. Annotations that have become wrong ask for nothing."""
+    try:
+        wishes = wishes_of_pod(annotations)
+    except errors.Invalid:
+        wishes = NO_WISHES
+    return wishes.granted(recorded(records, pools), complete=False)
 
 
 def wishes_of_pod(annotations: Mapping[str, str]) -> Wishes:

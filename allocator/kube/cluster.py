@@ -6,29 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.candidates import Surroundings
-from allocator.domain.request import Owner
 from allocator.domain.slots import KNOWN
 from allocator.kube.cache import Cache
-from allocator.kube.codec import decode_controller, decode_pod
+from allocator.kube.codec import decode_pod
 from allocator.kube.errors import NotFound
+from allocator.kube.owners import Owners
 from allocator.kube.patience import patiently
-from allocator.kube.resources import JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS
+from allocator.kube.resources import NAMESPACES, NODES, PODS
 from allocator.kube.slots import Slots
 
 if TYPE_CHECKING:
     import random
 
     from allocator.domain.record import Slot
-    from allocator.domain.request import Pod
+    from allocator.domain.request import Owner, Pod
     from allocator.domain.slots import Workload
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
-
-# Controllers that another controller may stand behind.
-_MIDDLEMEN: Final = {("apps/v1", "ReplicaSet"): REPLICA_SETS, ("batch/v1", "Job"): JOBS}
-# Top controllers remembered by the uid of the middleman, which never changes its owner for another pod's sake.
-OWNERS_REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class NodeView:
         self._clock = clock
         self._rng = rng
         self._node = node
-        self._owners: dict[str, Owner] = {}
+        self._owners = Owners(client, clock=clock, rng=rng)
         self.pods = Cache(client, PODS, clock=clock, field_selector=f"spec.nodeName={node}")
         self.nodes = Cache(client, NODES, clock=clock, field_selector=f"metadata.name={node}", metadata_only=True)
         self.namespaces = Cache(client, NAMESPACES, clock=clock, metadata_only=True)
@@ -93,19 +88,7 @@ class NodeView:
         )
 
     async def owner(self, pod: Pod) -> Owner:
-        controller = pod.controller
-        if controller is None:
-            return Owner("v1", "Pod", pod.name, pod.uid)
-        resource = _MIDDLEMEN.get((controller.api_version, controller.kind))
-        if resource is None:
-            return controller
-        if controller.uid not in self._owners:
-            raw = await self._read(resource, controller.name, pod.namespace)
-            top = None if raw is None else decode_controller(raw)
-            if len(self._owners) >= OWNERS_REMEMBERED:
-                self._owners.clear()
-            self._owners[controller.uid] = top or controller
-        return self._owners[controller.uid]
+        return await self._owners.of(pod)
 
     async def slot_is_wanted(self, slot: Slot) -> bool:
         return await self._slots.is_wanted(slot)

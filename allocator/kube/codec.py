@@ -20,7 +20,9 @@ from allocator.domain.addresses import (
     parse_network,
     version_of,
 )
+from allocator.domain.mending import Shown
 from allocator.domain.pool import Edition, Pool, Reservation, Route
+from allocator.domain.reclaim import NodeState
 from allocator.domain.record import Holder, Record, Slot, State
 from allocator.domain.request import Owner, Pod
 from allocator.domain.selectors import LabelSelector, Requirement
@@ -30,12 +32,14 @@ from allocator.kube.resources import SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES, Obje
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allocator.domain.addresses import Address, Version
+    from allocator.domain.addresses import Version
     from allocator.domain.endpoint import Assigned, Endpoint
     from allocator.domain.slots import Workload
 
 # status.allocationSource of a pool whose status.allocatedIPs our projection wrote from the ledger.
 LEDGER: Final = "Ledger"
+# k8s.io/api core/v1, TaintNodeOutOfService: put there by people whose node is off for good.
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -263,10 +267,23 @@ def decode_pod(raw: Object, kept: frozenset[Workload] = KNOWN) -> Pod:
         annotations=meta.get("annotations") or {},
         phase=status.get("phase") or "Pending",
         reason=status.get("reason") or "",
+        ips=tuple(each["ip"] for each in status.get("podIPs") or () if each.get("ip")),
         controller=controller,
         deleted_at=decode_time(meta.get("deletionTimestamp")),
         keeps_slot=controller is not None and (controller.api_version, controller.kind) in kept,
     )
+
+
+def decode_node_state(raw: Object | None) -> NodeState:
+    """None: the API server has no such node."""
+    if raw is None:
+        return NodeState.GONE
+    conditions = (raw.get("status") or {}).get("conditions") or ()
+    if any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions):
+        return NodeState.READY
+    taints = (raw.get("spec") or {}).get("taints") or ()
+    is_fenced = any(each.get("key") == OUT_OF_SERVICE for each in taints)
+    return NodeState.FENCED if is_fenced else NodeState.NOT_READY
 
 
 def decode_controller(raw: Object) -> Owner | None:
@@ -312,18 +329,24 @@ def _encode_interfaces(assigned: tuple[Assigned, ...]) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "routes" or value} for entry in interfaces.values()]
 
 
-def decode_endpoint_addresses(raw: Object) -> dict[tuple[str, Version], Address]:
-    """The addresses by interface and family; what cannot be read (people may write it) is left out."""
-    found: dict[tuple[str, Version], Address] = {}
+def decode_endpoint(raw: Object) -> list[Shown]:
+    """What a SpiderEndpoint shows; what cannot be read (people may write it) is left out."""
+    found = []
+    families: tuple[Version, Version] = (4, 6)
     for entry in ((raw.get("status") or {}).get("current") or {}).get("ips") or ():
-        families: tuple[Version, Version] = (4, 6)
         for version in families:
             text = str(entry.get(f"ipv{version}") or "").partition("/")[0]
             try:
-                found[entry.get("interface", ""), version] = parse_address(text, version)
+                address = parse_address(text, version)
             except AddressError:
                 continue
+            found.append(Shown(str(entry.get("interface") or ""), address, str(entry.get(f"ipv{version}Pool") or "")))
     return found
+
+
+def endpoint_uid(raw: Object) -> str:
+    """Of the pod that a SpiderEndpoint speaks of; empty where it speaks of none."""
+    return str(((raw.get("status") or {}).get("current") or {}).get("uid") or "")
 
 
 def encode_time(moment: datetime) -> str:

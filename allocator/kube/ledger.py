@@ -122,6 +122,10 @@ class KubeLedger:
         found = await self._list(f"spec.holder.namespace={slot.namespace},{place}")
         return [record for record in found if record.slot == slot]
 
+    async def of_pod(self, pod_uid: str) -> Sequence[Record]:
+        """Every record whose holder is the pod, complete, as of a moment after the call."""
+        return await self._list(f"spec.holder.podUID={pod_uid}")
+
     def of_container(self, container_id: str) -> Sequence[Record]:
         return self._indexed("containerID", container_id)
 

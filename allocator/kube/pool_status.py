@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
 
 _OUR_CONDITIONS: Final = frozenset(
-    {"Ready", "Exhausted", "NearlyExhausted", "InUseOutsideSpec", "Overlapping", "AllocatedIPsOmitted"}
+    {"Ready", "Exhausted", "NearlyExhausted", "InUseOutsideSpec", "Overlapping", "AllocatedIPsOmitted", "ReclaimBraked"}
 )
 
 

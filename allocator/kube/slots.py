@@ -38,14 +38,14 @@ class Slots:
 
     def __init__(self, client: KubeClient, kept: frozenset[Workload], *, clock: Clock, rng: random.Random) -> None:
         self._client = client
-        self._kept = kept
+        self.kept = kept
         self._clock = clock
         self._rng = rng
 
     async def is_wanted(self, slot: Slot) -> bool:
         """By live reads."""
         workload = workload_of(slot)
-        if workload in KNOWN - self._kept:
+        if workload in KNOWN - self.kept:
             return False
         if workload == STATEFUL_SET:
             found = await self._read(STATEFUL_SETS, slot)

@@ -6,14 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
+from allocator.domain.addresses import version_of
 from allocator.kube.cache import Cache
 from allocator.kube.codec import (
     Malformed,
     decode_edition,
-    decode_endpoint_addresses,
+    decode_endpoint,
     decode_pool,
     decode_reservation,
     encode_endpoint,
+    endpoint_uid,
     reserving_nothing,
     unreadable_pool,
 )
@@ -193,7 +195,7 @@ class KubeEndpoints:
         async def attempt() -> None:
             try:
                 found = await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
-                if _pod_uid(found) == pod_uid:
+                if endpoint_uid(found) == pod_uid:
                     await self._delete(found)
             except (NotFound, Conflict):
                 # Gone, or by now another pod's.
@@ -210,13 +212,13 @@ class KubeEndpoints:
 
         what = f"read SpiderEndpoint {namespace}/{name}"
         found = await patiently(what, attempt, clock=self._clock, rng=self._rng)
-        return decode_endpoint_addresses(found)
+        return {(each.interface, version_of(each.address)): each.address for each in decode_endpoint(found)}
 
     async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
         async def attempt() -> None:
             try:
                 found = await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
-                if _pod_uid(found) == pod_uid:
+                if endpoint_uid(found) == pod_uid:
                     version = {"resourceVersion": found["metadata"]["resourceVersion"]}
                     current = {"uid": heir.pod_uid, "node": heir.node}
                     patch = {"metadata": version, "status": {"current": current}}
@@ -248,7 +250,7 @@ class KubeEndpoints:
         try:
             found = await self._client.get(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"])
             # In this order: a name is one pod's at a time, so who had the endpoint while this pod stands came before.
-            if _pod_uid(found) not in ("", endpoint.pod.uid) and not await self._stands(endpoint.pod):
+            if endpoint_uid(found) not in ("", endpoint.pod.uid) and not await self._stands(endpoint.pod):
                 raise errors.PodGone(f"pod {endpoint.pod.namespace}/{endpoint.pod.name} ended during its ADD")
             same_owner = found["metadata"].get("ownerReferences", []) == meta.get("ownerReferences", [])
             if found["metadata"].get("deletionTimestamp") or not (same_owner or endpoint.is_static):
@@ -293,7 +295,3 @@ def _keep_clean_gateways(found: Object, wanted: Object) -> None:
 def _interfaces(endpoint: Object) -> list[Object]:
     current = (endpoint.get("status") or {}).get("current") or {}
     return list(current.get("ips") or [])
-
-
-def _pod_uid(endpoint: Object) -> str:
-    return str(((endpoint.get("status") or {}).get("current") or {}).get("uid", ""))

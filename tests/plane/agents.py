@@ -106,8 +106,16 @@ async def running_agent(
 
 
 async def make_node(kube: KubeClient, name: str) -> None:
+    """A node that is ready."""
     with contextlib.suppress(AlreadyExists):
         await kube.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+    await set_ready(kube, name, "True")
+
+
+async def set_ready(kube: KubeClient, name: str, status: str) -> None:
+    """What its kubelet reports, or "Unknown" when it reports nothing any more."""
+    conditions = [{"type": "Ready", "status": status, "reason": "Test", "message": ""}]
+    await kube.patch(NODES, name, {"status": {"conditions": conditions}}, subresource="status")
 
 
 async def make_pod(

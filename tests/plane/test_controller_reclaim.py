@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from allocator.kube.codec import decode_time
 from allocator.kube.errors import NotFound
-from allocator.kube.resources import EVENTS, PODS, SPIDER_ENDPOINTS, STATEFUL_SETS
+from allocator.kube.resources import EVENTS, NODES, PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, STATEFUL_SETS
 from devcluster.waiting import until
-from tests.plane.agents import make_node, make_pod
+from tests.plane.agents import make_node, make_pod, set_ready
 from tests.plane.controllers import (
     NOBODY,
     find,
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
     from devcluster.plane import Plane
     from tests.plane.controllers import Controller
+
+
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +162,41 @@ async def test_the_slot_of_a_stateful_set_keeps_its_address_until_it_is_scaled_a
     assert await state_of(kube, "10.30.0.1") == "Retained"
 
 
+async def test_a_retained_address_goes_with_its_pool(kube: KubeClient, namespace: str, controller: Controller) -> None:
+    stateful_set = await make_stateful_set(kube, namespace, replicas=1)
+    await make_pool(kube, "short-lived", "10.30.1.1-10.30.1.9")
+    await make_record(kube, "10.30.1.1", "short-lived", namespace, "db-0", NOBODY, slot=slot_of(stateful_set, 0))
+    await until_state(kube, "10.30.1.1", "Retained")
+    await kube.delete(SPIDER_IP_POOLS, "short-lived")
+    # A pool goes before its last address only where somebody takes its finalizer off.
+    await kube.patch(SPIDER_IP_POOLS, "short-lived", {"metadata": {"finalizers": None}})
+    await until_state(kube, "10.30.1.1", "Cooling", "")
+    assert (await controller.logged("address_released", address="10.30.1.1"))["reason"] == "PoolGone"
+
+
+async def test_an_address_cools_for_long_where_no_kubelet_saw_the_end_of_its_pod_and_nobody_fenced_the_node(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+    for number, name in enumerate(("node-cut-off", "node-fenced"), start=1):
+        await make_node(kube, name)
+        await set_ready(kube, name, "Unknown")
+        await make_record(kube, f"10.30.0.{number}", "reclaim", namespace, "ghost", NOBODY, holder=ghost_on(name))
+        if name == "node-fenced":
+            await kube.patch(NODES, name, {"spec": {"taints": [taint]}})
+    await until_state(kube, "10.30.0.2", "Cooling")
+    await until_state(kube, "10.30.0.2", "")
+    found = await find(kube, "10.30.0.1")
+    assert found is not None
+    spec = found["spec"]
+    assert (decode_time(spec["until"]) or NEVER) - (decode_time(spec["since"]) or NEVER) == timedelta(minutes=10)
+
+
+def ghost_on(node: str) -> dict[str, str]:
+    names = {"namespace": "shop", "pod": "ghost", "podUID": NOBODY, "interface": "eth0", "containerID": "c1"}
+    return {**names, "node": node}
+
+
 async def test_conflicts_and_quarantine_are_left_to_people(
     kube: KubeClient, namespace: str, controller: Controller
 ) -> None:
@@ -199,10 +239,10 @@ async def test_the_endpoint_goes_with_the_last_address_of_its_pod(
     assert await state_of(kube, "10.30.0.1") in ("Cooling", "")
 
 
-async def test_an_endpoint_of_a_gone_pod_without_any_address_goes_too_and_that_of_a_living_one_stays(
+async def test_an_endpoint_of_a_gone_pod_without_any_address_goes_too_and_that_of_a_living_holder_stays(
     kube: KubeClient, namespace: str, controller: Controller
 ) -> None:
-    alive = await make_pod(kube, namespace, "alive", "node-1")
+    alive = await holding_pod(kube, namespace, "alive", "10.30.0.9")
     await make_endpoint(kube, alive, "reclaim", "10.30.0.9")
     gone = await make_pod(kube, namespace, "gone", "node-1")
     await make_endpoint(kube, gone, "reclaim", "10.30.0.8")

@@ -15,7 +15,7 @@ from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS
 from controller.reclaim import Reclaim
 from controller.tidy import OrphanEndpoints
 from devcluster.waiting import until
-from tests.plane.agents import make_node, make_pod
+from tests.plane.agents import make_node, make_pod, set_ready
 from tests.plane.controllers import (
     NOBODY,
     find,
@@ -61,6 +61,7 @@ async def endpoints_in(kube: KubeClient, namespace: str) -> set[str]:
 async def test_a_clock_years_ahead_frees_no_pod_before_its_grace_was_watched(
     kube: KubeClient, namespace: str, pool: str
 ) -> None:
+    await set_ready(kube, "node-1", "Unknown")
     pod = await make_pod(kube, namespace, "patient", "node-1")
     await make_record(kube, "10.30.0.1", pool, namespace, "patient", pod["metadata"]["uid"])
     await kube.delete(PODS, "patient", namespace=namespace, grace_period_s=60)
@@ -78,7 +79,7 @@ async def test_a_clock_years_ahead_frees_no_pod_before_its_grace_was_watched(
     since, until_ = decode_time(freed["spec"]["since"]), decode_time(freed["spec"]["until"])
     assert since is not None
     assert until_ is not None
-    # The node says nothing: the pod's containers may still run.
+    # The node is silent: the pod's containers may still run.
     assert until_ - since == timedelta(minutes=10)
 
 

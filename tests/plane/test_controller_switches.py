@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plane.agents import make_node
+from allocator.kube.resources import PODS
+from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import (
     NOBODY,
+    condition,
     in_seconds,
     make_pool,
     make_record,
@@ -17,10 +19,12 @@ from tests.plane.controllers import (
     slot_of,
     state_of,
     until_state,
+    until_status,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
@@ -31,6 +35,26 @@ async def pool(kube: KubeClient) -> str:
     await make_node(kube, "node-1")
     await make_pool(kube, "switches", "10.30.0.1-10.30.0.250")
     return "switches"
+
+
+def is_braked(status: dict[str, Any]) -> bool:
+    return any(each["type"] == "ReclaimBraked" for each in status["conditions"])
+
+
+async def test_a_running_pod_without_an_address_keeps_its_record_unless_the_originals_switch_is_on(
+    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
+) -> None:
+    cart = await make_pod(kube, namespace, "cart", "node-1")
+    await kube.patch(PODS, "cart", {"status": {"phase": "Running"}}, namespace=namespace, subresource="status")
+    await make_record(kube, "10.30.0.1", pool, namespace, "cart", cart["metadata"]["uid"])
+    await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
+    with running_controller(plane.kubeconfig, namespace, tmp_path):
+        await until_state(kube, "10.30.0.2", "Cooling", "")
+        assert await state_of(kube, "10.30.0.1") == "Held"
+    switch = {"SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS": "true"}
+    with running_controller(plane.kubeconfig, namespace, tmp_path, **switch) as running:
+        await until_state(kube, "10.30.0.1", "Cooling", "")
+        assert (await running.logged("address_released", address="10.30.0.1"))["reason"] == "PodWithoutIPs"
 
 
 async def test_without_static_addresses_a_slot_is_an_ordinary_holder(
@@ -66,6 +90,9 @@ async def test_a_sweep_that_would_free_too_much_frees_nothing_at_first(
     with running_controller(plane.kubeconfig, namespace, tmp_path) as running:
         line = await running.logged("reclaim_braked")
         assert (line["would_free"], line["in_use"]) == (60, 60)
+        told = condition(await until_status(kube, pool, is_braked), "ReclaimBraked")
+        assert (told["status"], told["reason"]) == ("True", "TooManyAtOnce")
+        assert told["message"].startswith("60 addresses of this pool")
         # Many a sweep and grace later:
         await until_state(kube, "10.30.0.100", "")
         assert {await state_of(kube, text) for text in texts} == {"Held"}

@@ -15,6 +15,7 @@ from allocator.kube.ledger import KubeLedger
 from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from controller.books import Books
+from controller.metrics import Metrics
 from controller.receipts import Receipts
 from controller.reclaim import Hands, Reclaim, ReclaimConfig
 from controller.witness import Witness
@@ -51,7 +52,7 @@ async def leading(
             kube, books.node_state, books.endings, Slots(kube, KNOWN, clock=clock, rng=rng), clock=clock, rng=rng
         ),
         endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
-        receipts=Receipts(Recorder(kube, component="test", clock=clock), namespace="default", lease="none"),
+        receipts=Receipts(Recorder(kube, component="test", clock=clock), Metrics(), namespace="default", lease="none"),
         may_act=may_act,
         clock=clock,
     )

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from allocator.runtime import flags
@@ -49,6 +50,34 @@ def test_a_flag_wins_over_the_environment() -> None:
 def test_the_pods_own_name_and_namespace_come_from_the_environment() -> None:
     config = read_config([], {"SPIDERPOOL_POD_NAMESPACE": "ns", "SPIDERPOOL_POD_NAME": "controller-0"})
     assert (config.namespace, config.identity) == ("ns", "controller-0")
+
+
+@pytest.mark.parametrize(
+    ("variable", "switch"),
+    [
+        ("SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_READY_NODE_ENABLED", "on_ready_node"),
+        ("SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED", "on_unready_node"),
+        ("SPIDERPOOL_GC_ENABLE_STATELESS_RUNNING_POD_ON_EMPTY_POD_STATUS_IPS", "without_ips"),
+    ],
+)
+def test_the_originals_switches_have_its_true_defaults_and_are_obeyed(variable: str, switch: str) -> None:
+    default = switch != "without_ips"
+    for environ, expected in (({}, default), ({variable: str(not default).lower()}, not default)):
+        reclaim = read_config(NS, environ).reclaim
+        assert reclaim is not None
+        assert getattr(reclaim.rules, switch) is expected
+
+
+def test_the_originals_number_of_workers_is_obeyed() -> None:
+    reclaim = read_config(NS, {"SPIDERPOOL_GC_IP_WORKER_NUM": "3"}).reclaim
+    assert reclaim is not None
+    assert reclaim.workers == 3
+
+
+def test_a_setting_of_the_original_that_tunes_nothing_here_is_told() -> None:
+    with capture_logs() as logged:
+        read_config(NS, {"SPIDERPOOL_GC_CHANNEL_BUFFER": "5000"})
+    assert [line["name"] for line in logged] == ["SPIDERPOOL_GC_CHANNEL_BUFFER"]
 
 
 def test_reclaim_can_be_switched_off() -> None:

@@ -102,6 +102,15 @@ def test_a_retained_address_is_released_when_its_slot_is_not_wanted_any_more() -
     assert verdict(retained, None) == Verdict(Act.RELEASE, Why.SLOT_UNWANTED)
 
 
+def test_no_slot_keeps_an_address_whose_pool_is_gone() -> None:
+    def without_pool(state: State) -> Verdict:
+        record = a_record(state=state, slot=SLOT)
+        return judge(Sighting(record=record, pod=None, node=NodeState.READY, pool_gone=True), Rules(), NOON)
+
+    assert without_pool(State.RETAINED) == Verdict(Act.RELEASE, Why.POOL_GONE)
+    assert without_pool(State.HELD) == Verdict(Act.RELEASE, Why.POD_MISSING)
+
+
 def test_a_retained_address_whose_last_holder_still_stands_is_kept() -> None:
     retained = a_record(state=State.RETAINED, slot=SLOT)
     assert verdict(retained, a_pod()).act is Act.KEEP
@@ -135,13 +144,33 @@ def test_the_address_of_a_pod_whose_end_no_kubelet_saw_is_the_last_choice_for_te
     overdue = verdict(a_record(), a_pod(deleted_at=NOON), node=node)
     assert cooling_time(overdue, node, 30 * SECOND) == UNSEEN_END_DELAY
     assert cooling_time(overdue, NodeState.READY, 30 * SECOND) == 30 * SECOND
-    assert cooling_time(verdict(a_record(), None, node=node), node, 30 * SECOND) == 30 * SECOND
 
 
-@pytest.mark.parametrize("state", [State.HELD, State.RETAINED])
-def test_the_same_holds_for_the_address_of_a_slot_that_is_given_up(state: State) -> None:
-    overdue = verdict(a_record(state=state, slot=SLOT), a_pod(deleted_at=NOON), node=NodeState.GONE)
-    assert cooling_time(overdue, NodeState.GONE, 30 * SECOND) == UNSEEN_END_DELAY
+@pytest.mark.parametrize("node", [NodeState.NOT_READY, NodeState.GONE])
+@pytest.mark.parametrize(
+    ("record", "pod"),
+    [
+        pytest.param(a_record(), None, id="deleted by force"),
+        pytest.param(a_record(), a_pod(uid="uid-2"), id="and replaced"),
+        pytest.param(a_record(slot=SLOT), a_pod(deleted_at=NOON), id="overdue, of a slot that is given up"),
+        pytest.param(a_record(state=State.RETAINED, slot=SLOT), None, id="retained, of a slot that is given up"),
+    ],
+)
+def test_the_same_holds_for_every_pod_that_went_without_its_kubelet(
+    record: Record, pod: Pod | None, node: NodeState
+) -> None:
+    assert cooling_time(verdict(record, pod, node=node), node, 30 * SECOND) == UNSEEN_END_DELAY
+
+
+@pytest.mark.parametrize("node", list(NodeState))
+def test_what_a_kubelet_has_reported_as_ended_cools_as_usual(node: NodeState) -> None:
+    finished = verdict(a_record(), a_pod(phase="Succeeded"), node=node)
+    assert cooling_time(finished, node, 30 * SECOND) == 30 * SECOND
+
+
+def test_a_node_that_a_person_has_fenced_runs_nothing_any_more() -> None:
+    forced = verdict(a_record(), None, node=NodeState.FENCED)
+    assert cooling_time(forced, NodeState.FENCED, 30 * SECOND) == 30 * SECOND
 
 
 def test_a_mirror_that_came_back_under_another_uid_keeps_the_address_of_its_pod() -> None:
@@ -172,6 +201,30 @@ def test_a_successor_keeps_no_address_by_its_name_alone(pod: Pod) -> None:
 )
 def test_the_node_switches_hold_back_pods_that_still_exist(rules: Rules, node: NodeState, act: Act) -> None:
     assert verdict(a_record(), a_pod(deleted_at=NOON), node=node, rules=rules).act is act
+
+
+SILENT = [
+    pytest.param(a_pod(), id="running"),
+    pytest.param(a_pod(phase="Unknown"), id="on a node that is silent"),
+]
+
+
+@pytest.mark.parametrize("pod", SILENT)
+def test_a_running_pod_without_an_address_loses_its_record_only_where_that_is_switched_on(pod: Pod) -> None:
+    assert verdict(a_record(), pod).act is Act.KEEP
+    assert verdict(a_record(), pod, rules=Rules(without_ips=True)) == Verdict(Act.RELEASE, Why.POD_WITHOUT_IPS)
+
+
+@pytest.mark.parametrize(
+    ("record", "pod"),
+    [
+        pytest.param(a_record(), a_pod(ips=("10.20.0.10",)), id="that has one"),
+        pytest.param(a_record(), a_pod(phase="Pending"), id="that does not run yet"),
+        pytest.param(a_record(slot=SLOT), a_pod(), id="of a slot"),
+    ],
+)
+def test_that_switch_does_not_concern_a_pod(record: Record, pod: Pod) -> None:
+    assert verdict(record, pod, wanted=True, rules=Rules(without_ips=True)) == Verdict(Act.KEEP, Why.POD_STANDS)
 
 
 def test_the_node_switches_say_nothing_about_pods_that_are_gone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from tests.unit.records import NOON, a_record, cooling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from allocator.domain.record import Record
     from controller.books import Books
@@ -33,7 +35,7 @@ class Bench:
         self.on_record: list[Callable[[Record | None, Record | None], None]] = []
         self.records: dict[str, Record] = {}
         self.fails: dict[str, Exception] = {}
-        self.ledger = self
+        self.ledger = self.receipts = self
         self.may_act = lambda: True
         self.cooled = Cooled(cast("Books", self), cast("Hands", self), reuse_delay=timedelta(seconds=30))
 
@@ -52,11 +54,22 @@ class Bench:
         await asyncio.sleep(0)
         del self.records[name]
 
+    async def replace(self, record: Record) -> Record:
+        self.show(replace(record, resource_version=record.resource_version + "1"))
+        return record
+
+    def quarantine_ended(self, after: Record) -> None:
+        assert after.state is State.COOLING
+
     async def after(self, seconds: float) -> list[str]:
         """What is left when so much time has passed."""
         self.clock.advance(seconds)
         await self.cooled.turn()
         return sorted(self.records)
+
+    async def state_after(self, seconds: float) -> State:
+        await self.after(seconds)
+        return self.records["10.20.0.1"].state
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -72,6 +85,27 @@ async def test_a_long_cooling_time_is_kept_to() -> None:
     bench.show(cooling("10.20.0.10", until_s=600))
     assert await bench.after(600) == ["10.20.0.10"]
     assert await bench.after(SLACK_S) == []
+
+
+QUARANTINE = timedelta(hours=2)
+
+
+def quarantined(*, since: datetime) -> Record:
+    return a_record("10.20.0.1", state=State.QUARANTINED, since=since, until=since + QUARANTINE)
+
+
+async def test_a_quarantine_ends_by_time_and_the_address_then_cools_like_any_other() -> None:
+    bench = Bench()
+    bench.show(quarantined(since=NOON))
+    assert await bench.state_after(QUARANTINE.total_seconds() + 0.9) is State.QUARANTINED
+    assert await bench.state_after(0.1) is State.COOLING
+    assert await bench.after(31) == []
+
+
+async def test_a_new_leader_does_not_begin_a_quarantine_anew() -> None:
+    bench = Bench()
+    bench.show(quarantined(since=NOON - QUARANTINE + timedelta(seconds=10)))
+    assert await bench.state_after(11) is State.COOLING
 
 
 @pytest.mark.parametrize("error", [RuntimeError("what no adapter maps"), errors.Unavailable("try later")])

@@ -10,7 +10,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from allocator.kube.resources import SPIDER_IP_POOLS
-from webhook.metrics import PATH, Metrics
+from allocator.runtime.metrics import PATH, application
+from webhook.metrics import Metrics
 from webhook.neighbours import NotReadyError
 from webhook.paths import Judge
 from webhook.review import Allowed, Denied, Request
@@ -43,7 +44,7 @@ def judging(answer: Callable[[Request], Awaitable[Verdict]]) -> tuple[Metrics, J
 
 
 async def counted(metrics: Metrics) -> dict[tuple[str, str, str], float]:
-    async with TestClient(TestServer(metrics.application())) as client, client.get(PATH) as response:
+    async with TestClient(TestServer(application(metrics.registry))) as client, client.get(PATH) as response:
         assert response.headers["Content-Type"].startswith("text/plain; version=")
         text = await response.text()
     assert "a-name" not in text
