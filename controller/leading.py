@@ -7,9 +7,11 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import slots
+from allocator.kube.cache import Cache
 from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.owners import Owners
+from allocator.kube.resources import LEASES
 from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from allocator.runtime.logs import get_logger
@@ -78,6 +80,7 @@ class Leading:
                     group.create_task(cache.run(), name=f"cache-{name}")
                 group.create_task(books.machines.run(), name="machines")
                 group.create_task(recorder.run(), name="events")
+                group.create_task(self._lease().run(), name="cache-lease")
                 group.create_task(subnets.cache.run(), name="cache-subnets")
                 group.create_task(subnets.run(), name="subnets")
                 # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
@@ -123,6 +126,16 @@ class Leading:
             conflicts=sum(map(len, mending.conflicts.values())) if mending else 0,
             without_pool=books.without_pool(),
             staleness_s={name: cache.staleness_s() for name, cache in books.caches.items()},
+        )
+
+    def _lease(self) -> Cache:
+        return Cache(
+            self._client,
+            LEASES,
+            clock=self._clock,
+            namespace=self._config.namespace,
+            field_selector=f"metadata.name={LEASE}",
+            on_change=self._election.hear,
         )
 
     def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:

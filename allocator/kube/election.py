@@ -15,6 +15,7 @@ from datetime import datetime
 from allocator.kube.client import KubeClient
 from allocator.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
 from allocator.kube.resources import LEASES, Object
+from allocator.kube.view import Change
 from allocator.runtime import logs
 from allocator.runtime.clock import Clock
 
@@ -66,6 +67,7 @@ class Election:
         self._unchanged_since = 0.0
         self._may_hold = False  # we have tried to write it, with whatever outcome
         self._renewed_at: float | None = None  # None: we do not lead
+        self._taken = asyncio.Event()
 
     @property
     def holder(self) -> str:
@@ -77,6 +79,15 @@ class Election:
         To be asked right before every write that only a leader may do: a paused process resumes without noticing.
         """
         return self._renewed_at is not None and self._age() < self._renew_deadline_s
+
+    def hear(self, change: Change) -> None:
+        """What a watch on the lease, begun in this term, shows. In other hands, or deleted, it is lost at once; without
+        this the next renewal would notice, seconds later.
+        """
+        if self._renewed_at is not None and _holder(change.new) != self.identity:
+            self._renewed_at = None
+            log.warning("leader_lost", lease=self._name, holder=_holder(change.new))
+            self._taken.set()
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Acquire the lease and run `lead()` while it is renewed, again and again until cancelled.
@@ -99,6 +110,7 @@ class Election:
 
     async def _lead(self, lead: Callable[[], Awaitable[None]]) -> bool:
         """True when `lead` returned, False when the lease was lost."""
+        self._taken.clear()
         failure: list[Exception] = []
 
         async def work() -> None:
@@ -120,11 +132,14 @@ class Election:
     async def _keep(self) -> None:
         """Renew until the lease is lost or overdue, then return."""
         async with asyncio.TaskGroup() as group:
-            renewing = group.create_task(self._renew(), name="renew-lease")
             # The deadline stands apart from the renewal, which may hang in a call just then.
-            watching = group.create_task(self._wait_until_overdue(), name="lease-deadline")
-            renewing.add_done_callback(lambda _: watching.cancel())
-            watching.add_done_callback(lambda _: renewing.cancel())
+            ends = [
+                group.create_task(self._renew(), name="renew-lease"),
+                group.create_task(self._wait_until_overdue(), name="lease-deadline"),
+                group.create_task(self._taken.wait(), name="lease-taken"),
+            ]
+            for end in ends:
+                end.add_done_callback(lambda _: [each.cancel() for each in ends])
         self._renewed_at = None
 
     async def _renew(self) -> None:

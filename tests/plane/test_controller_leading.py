@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from allocator.kube.resources import LEASES
 from devcluster.waiting import until
 from tests.plane.agents import make_node
 from tests.plane.controllers import (
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from allocator.kube.client import KubeClient
     from devcluster.plane import Plane
 
-GRACE_S = 20.0
+SLOW_LEASE = {
+    "SPIDERPOOL_LEADER_DURATION": "300",
+    "SPIDERPOOL_LEADER_RENEW_DEADLINE": "200",
+    "SPIDERPOOL_LEADER_RETRY_PERIOD": "100",
+}
 
 
 @pytest.fixture
@@ -77,6 +82,25 @@ async def test_a_leader_that_was_paused_finds_its_verdict_void_when_it_resumes(
             assert await leader_of(kube, namespace) == "two"
             assert await state_of(kube, "10.30.0.1") == "Held"
         assert not one.lines("address_released")
+
+
+async def test_a_lease_in_other_hands_stops_every_loop_long_before_the_next_renewal(
+    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
+) -> None:
+    with running_controller(plane.kubeconfig, namespace, tmp_path, **SLOW_LEASE) as running:
+        await running.logged("leading")
+        spec = {"holderIdentity": "thief"}
+        await kube.patch(LEASES, "spiderpool-controller-leases", {"spec": spec}, namespace=namespace)
+        line = await running.logged("leader_lost")
+        assert line["holder"] == "thief"
+        await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+        # Time for many a sweep and grace, by the clock of another leader.
+        await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
+        with running_controller(plane.kubeconfig, "default", tmp_path, identity="elsewhere") as other:
+            await until_state(kube, "10.30.0.2", "Cooling", "")
+            await other.logged("address_released", address="10.30.0.1")
+        assert not running.lines("address_released")
+        assert not running.lines("holder_suspected", address="10.30.0.1")
 
 
 async def test_the_probes_answer_on_the_originals_paths(

@@ -12,6 +12,7 @@ from aiohttp import web
 from allocator.kube.client import KubeClient
 from allocator.kube.election import Election
 from allocator.kube.resources import Object
+from allocator.kube.view import Change
 from tests.unit.fake_clock import FakeClock
 from tests.unit.scripted_server import (
     Answer,
@@ -236,6 +237,22 @@ async def test_a_lead_that_raises_comes_out_as_it_was_after_releasing(world: Wor
     with pytest.raises(ZeroDivisionError):
         await one.election.run(one.lead)
     assert world.store.spec["holderIdentity"] == ""
+
+
+@pytest.mark.parametrize("found", [pytest.param("thief", id="in other hands"), pytest.param(None, id="deleted")])
+async def test_a_term_ends_at_once_when_a_watch_shows_the_lease(world: World, found: str | None) -> None:
+    one = world.replica("one")
+    async with one.running():
+        await eventually(lambda: one.leading)
+        held = world.store.lease
+        assert held is not None
+        one.election.hear(Change("modified", held, held))
+        assert one.election.is_valid()
+        stolen = None if found is None else world.store.put({**held, "spec": {**held["spec"], "holderIdentity": found}})
+        one.election.hear(Change("modified", held, stolen))
+        assert not one.election.is_valid()
+        # Of one that was deleted the next term begins right away.
+        await eventually(lambda: (one.leading, one.terms) != (True, 1))
 
 
 async def test_a_stolen_lease_ends_the_term_at_once_and_the_lease_is_tried_for_again(world: World) -> None:
