@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard
 
 from allocator.domain import errors
 from allocator.domain.endpoint import Endpoint, in_order
-from allocator.domain.mending import Shown, compare, lost, reported_addresses
+from allocator.domain.mending import Shown, agree, compare, lost, reported_addresses
 from allocator.domain.record import Holder, State, claimed
 from allocator.domain.slots import public_name
 from allocator.domain.wishes import holdings
@@ -137,6 +137,9 @@ class Mending:
 
     def _disagreeing_pod(self, uid: str, endpoint: Object | None) -> _PodName | None:
         held = _held_by(uid, self._books.of_pod(uid))
+        # First of all: it is so for nearly all pods, and costs no look at them.
+        if agree(held, _shown_by(endpoint, uid)):
+            return None
         if held and held[0].holder is not None:
             name = _PodName(held[0].holder.namespace, held[0].holder.pod)
         elif endpoint is not None:

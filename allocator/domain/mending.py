@@ -45,11 +45,15 @@ class Disagreement:
         return self.is_outdated or bool(self.lost)
 
 
+def agree(held: Collection[Record], shown: Collection[Shown]) -> bool:
+    """Whether a pod's endpoint shows the records that it has in state Held."""
+    said = {(record.holder.interface, record.address) for record in held if record.holder is not None}
+    return said == {(each.interface, each.address) for each in shown}
+
+
 def compare(pod: Pod, held: Collection[Record], shown: Collection[Shown]) -> Disagreement:
     """The pod's records in state Held beside what its endpoint shows; an endpoint of another pod shows nothing."""
-    said = {(record.holder.interface, record.address) for record in held if record.holder is not None}
-    is_outdated = said != {(each.interface, each.address) for each in shown}
-    return Disagreement(lost(pod, held, shown), is_outdated)
+    return Disagreement(lost(pod, held, shown), not agree(held, shown))
 
 
 def lost(pod: Pod, held: Collection[Record], remembered: Iterable[Shown]) -> tuple[Shown, ...]:

@@ -68,6 +68,19 @@ async def test_without_static_addresses_a_slot_is_an_ordinary_holder(
         await until_state(kube, "10.30.0.1", "Cooling", "")
 
 
+async def test_the_end_of_a_pod_is_heard_without_a_sweep_which_may_be_an_hour_away(
+    kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
+) -> None:
+    cart = await make_pod(kube, namespace, "cart", "node-1")
+    await make_record(kube, "10.30.0.1", pool, namespace, "cart", cart["metadata"]["uid"])
+    await make_record(kube, "10.30.0.2", pool, namespace, "ghost", NOBODY)
+    with running_controller(plane.kubeconfig, namespace, tmp_path, "--sweep-interval", "3600") as running:
+        # By the first sweep, the only one:
+        await running.logged("address_released", address="10.30.0.2")
+        await kube.delete(PODS, "cart", namespace=namespace, grace_period_s=0)
+        await running.logged("address_released", address="10.30.0.1")
+
+
 async def test_reclaim_that_is_switched_off_frees_nothing(
     kube: KubeClient, plane: Plane, namespace: str, pool: str, tmp_path: Path
 ) -> None:
