@@ -18,6 +18,7 @@ from aiohttp import web
 from yarl import URL
 
 from allocator.kube.access import Access, find_access
+from tests.plane.controllers import Controller, running_controller
 from tests.unit.scripted_server import kubeconfig as kubeconfig_for
 from tests.unit.scripted_server import refuses
 
@@ -67,7 +68,7 @@ class Call:
 
     @property
     def is_write(self) -> bool:
-        return self.method != "GET"
+        return self.method != "GET" and "dryRun" not in self.request.query
 
     @property
     def body(self) -> Any:
@@ -170,3 +171,14 @@ async def between(kubeconfig: Path, directory: Path, *, user: dict[str, Any] | N
             yield made
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def controller_behind(api: Between, namespace: str, directory: Path) -> AsyncIterator[Controller]:
+    """A controller whose calls come by here. Its end is waited for in a thread: it has calls to make then too."""
+    running = running_controller(api.kubeconfig, namespace, directory)
+    controller = running.__enter__()
+    try:
+        yield controller
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)

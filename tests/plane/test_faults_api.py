@@ -12,8 +12,7 @@ import pytest
 from allocator.kube.resources import EVENTS, SPIDER_ENDPOINTS, SPIDER_IP_ADDRESSES
 from devcluster.waiting import until
 from tests.plane.agents import Agent, make_node, make_pod, make_pool, running_agent
-from tests.plane.between import Between, between
-from tests.plane.controllers import running_controller
+from tests.plane.between import Between, between, controller_behind
 from tests.plane.test_agent import ONE, state_of
 
 if TYPE_CHECKING:
@@ -135,32 +134,35 @@ async def test_an_outage_of_the_api_server_frees_nothing_and_is_over_with_its_en
     """What a rolling restart looks like from a node: connections break, and new ones are refused for a while."""
     await make_node(kube, "n1")
     await make_pool(kube, "a", "10.20.0.10-10.20.0.19")
-    async with between(plane.kubeconfig, tmp_path) as api, running_agent(api.kubeconfig, "n1", tmp_path) as agent:
-        with running_controller(api.kubeconfig, namespace, tmp_path) as controller:
-            await controller.logged("leading")
-            before = await make_pods(kube, namespace, 2)
-            given = await add_all(agent, before)
-            gone = asyncio.Event()
+    async with (
+        between(plane.kubeconfig, tmp_path) as api,
+        running_agent(api.kubeconfig, "n1", tmp_path) as agent,
+        controller_behind(api, namespace, tmp_path) as controller,
+    ):
+        await controller.logged("leading")
+        before = await make_pods(kube, namespace, 2)
+        given = await add_all(agent, before)
+        gone = asyncio.Event()
 
-            async def is_away(call: Call) -> web.StreamResponse:
-                gone.set()
-                return call.cut()
+        async def is_away(call: Call) -> web.StreamResponse:
+            gone.set()
+            return call.cut()
 
-            api.meddle = is_away
-            for call in api.calls:
-                call.cut()
-            waiting = await make_pod(kube, namespace, "waiting", "n1", ONE)
-            async with asyncio.TaskGroup() as group:
-                add = group.create_task(agent.add(waiting))
-                await gone.wait()
-                await controller.logged("leader_overdue")
-                api.meddle = passes
-            given.append(add.result().addresses)
-            # It leads again, and has swept since.
-            await until(lambda: _led_twice(controller.lines("leading")), within_s=30, what="a new term")
-            after = await make_pod(kube, namespace, "after", "n1", ONE)
-            given += await add_all(agent, [after])
-            assert not controller.lines("address_released")
+        api.meddle = is_away
+        for call in api.calls:
+            call.cut()
+        waiting = await make_pod(kube, namespace, "waiting", "n1", ONE)
+        async with asyncio.TaskGroup() as group:
+            add = group.create_task(agent.add(waiting))
+            await gone.wait()
+            await controller.logged("leader_overdue")
+            api.meddle = passes
+        given.append(add.result().addresses)
+        # It leads again, and has swept since.
+        await until(lambda: _led_twice(controller.lines("leading")), within_s=30, what="a new term")
+        after = await make_pod(kube, namespace, "after", "n1", ONE)
+        given += await add_all(agent, [after])
+        assert not controller.lines("address_released")
     assert await holders(kube) == as_answered([*before, waiting, after], given)
 
 

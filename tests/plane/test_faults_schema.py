@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 async def forgets_peers_and_networks(call: Call) -> web.StreamResponse:
     """What pruning does with fields that a definition does not have."""
-    if call.is_write and call.of == "spideripaddresses" and call.method != "DELETE":
+    if call.of == "spideripaddresses" and call.method in ("POST", "PATCH"):
         pruned = copy.deepcopy(call.body)
         pruned["spec"].pop("peer", None)
         pruned["spec"].get("holder", {}).pop("network", None)
