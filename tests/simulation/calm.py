@@ -1,0 +1,166 @@
+"""After the last fault: within their bounds the promises must hold, one and all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from allocator.domain.addresses import IntervalSet, version_of
+from allocator.domain.overlapping import overlaps
+from allocator.domain.pool import reserved_of
+from allocator.domain.record import State
+from allocator.domain.slots import public_name
+from allocator.kube.codec import decode_pod
+from tests.simulation.judge import ENDPOINTS, POOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from allocator.domain.record import Record
+    from allocator.domain.request import Pod
+    from devcluster.plane.problems import Object
+    from tests.simulation.world import World
+
+Finding = tuple[str, str]
+
+# A new leader when the old one has crashed: its lease runs out, somebody looks, and fills the caches.
+LEADER_S: Final = 25.0
+LEAK_S: Final = 60.0
+# The last retry of a kubelet, the last write of a status, the last cooled record.
+AFTER_S: Final = 15.0
+LOOK_EVERY_S: Final = 5.0
+
+
+async def settle(world: World) -> None:
+    """Wait until everything is as it should be, as long as it may take; then say what is not."""
+    world.calm()
+    deadline = world.loop.time() + LEADER_S + LEAK_S + AFTER_S
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        findings = list(unsettled(world))
+        if not findings:
+            return
+        if world.loop.time() >= deadline:
+            for number, words in findings:
+                world.judge.hold(number, False, lambda words=words: f"{words}, though all is calm")  # type: ignore[misc]
+            return
+
+
+def unsettled(world: World) -> Iterator[Finding]:
+    yield from _leaks(world)
+    yield from _pods_without_address(world)
+    yield from _endpoints(world)
+    yield from _statuses(world)
+    yield from _leaders(world)
+
+
+def _leaks(world: World) -> Iterator[Finding]:
+    for address, record in world.judge.records.items():
+        if record.state is State.HELD and record.holder is not None and not _stands(world, record):
+            yield "L2", f"{address} is held by {record.holder.pod} ({record.holder.pod_uid}), which is gone"
+        if record.state is State.RETAINED and record.slot is not None and not _is_wanted(world, record):
+            yield "L2", f"{address} is kept for {record.slot}, which nobody wants"
+        if record.state is State.COOLING and record.until is not None:
+            # Whoever leads since has its own clock to measure by.
+            cools_s = (record.until - record.since).total_seconds()
+            written_at = world.judge.written_at[address]
+            if world.loop.time() > max(written_at, world.leads_since()) + cools_s + 5.0:
+                yield "L2", f"{address} has cooled for long enough"
+
+
+def _stands(world: World, record: Record) -> bool:
+    """Whether the holder lives, or a static pod is behind it whose mirror has another UID by now."""
+    holder = record.holder
+    assert holder is not None
+    pod = world.pod_named(holder.namespace, holder.pod)
+    if pod is None:
+        return False
+    if pod.uid == holder.pod_uid:
+        return pod.alive
+    return any(
+        sandbox.is_mirrored and sandbox.is_running and record.address in sandbox.addresses.values()
+        for sandbox in world.kubelets[holder.node].sandboxes
+    )
+
+
+def _is_wanted(world: World, record: Record) -> bool:
+    slot = record.slot
+    assert slot is not None
+    history = world.judge.slots.get((slot.namespace, slot.name), [])
+    return bool(history) and slot.ordinal in history[-1][1]
+
+
+def _pods_without_address(world: World) -> Iterator[Finding]:
+    """A pod that lives has its address, if there is one to be had."""
+    for _, raw in world.server.store.items("/pods"):
+        pod = decode_pod(raw)
+        if not pod.alive:
+            continue
+        kubelet = world.kubelets[pod.node]
+        if not any(each.is_running and each.asked and pod.answers_to(each.asked) for each in kubelet.sandboxes):
+            free = _free_for(world, pod)
+            if free:
+                yield "L1", f"{pod.name} ({pod.uid}) has no address, and {', '.join(free)} have free ones"
+
+
+def _free_for(world: World, pod: Pod) -> list[str]:
+    moment = world.judge.moments[-1]
+    text = " ".join(pod.annotations.values())
+    names = [name for name in moment.pools if name in text] or ["alpha"]
+    taken = [record.address for record in world.judge.records.values() if record.state is not State.COOLING]
+    found = []
+    for name in names:
+        pool = moment.pools.get(name)
+        if pool is None or pool.disabled or pool.edition.terminating:
+            continue
+        if pool.node_names and pod.node not in pool.node_names:
+            continue
+        overlap = overlaps(moment.pools.values()).get(name)
+        free = pool.usable(reserved_of(pool.version, moment.reservations))
+        free -= IntervalSet.addresses(pool.version, (each for each in taken if version_of(each) == pool.version))
+        if overlap is not None:
+            free -= overlap.ceded
+        # Of two interfaces each needs one.
+        if free.size >= (2 if "net1" in text else 1):
+            found.append(name)
+    return found if "net1" not in text or len(found) == len(names) else []
+
+
+def _endpoints(world: World) -> Iterator[Finding]:
+    """I10: what the records say, the endpoints say."""
+    said = {(key.namespace, key.name): _said(raw) for key, raw in world.server.store.items(ENDPOINTS)}
+    held: dict[tuple[str, str], tuple[str, set[str]]] = {}
+    for record in world.judge.records.values():
+        if record.state in (State.HELD, State.RETAINED) and record.holder is not None:
+            key = record.holder.namespace, public_name(record.holder.pod, record.slot)
+            held.setdefault(key, (record.holder.pod_uid, set()))[1].add(str(record.address))
+    for key in said.keys() | held.keys():
+        if said.get(key) != held.get(key):
+            yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
+
+
+def _said(raw: Object) -> tuple[str, set[str]]:
+    """Whose endpoint it is, and the addresses in it."""
+    current = (raw.get("status") or {}).get("current") or {}
+    entries = current.get("ips") or ()
+    texts = [entry.get(family) for entry in entries for family in ("ipv4", "ipv6")]
+    return str(current.get("uid", "")), {text.partition("/")[0] for text in texts if text}
+
+
+def _statuses(world: World) -> Iterator[Finding]:
+    for key, raw in world.server.store.items(POOLS):
+        status, meta = raw.get("status") or {}, raw["metadata"]
+        mine = [each for each in world.judge.records.values() if each.pool == key.name]
+        in_use = sum(each.state is not State.COOLING for each in mine)
+        if status.get("allocatedIPCount", 0) != in_use:
+            yield "status", f"pool {key.name} counts {status.get('allocatedIPCount')}, {in_use} are in use"
+        if status.get("observedGeneration") != meta.get("generation") and not meta.get("deletionTimestamp"):
+            yield "status", f"pool {key.name} is at generation {meta.get('generation')}, its status is not"
+        if meta.get("deletionTimestamp") and not mine:
+            yield "L2", f"pool {key.name} is empty, being deleted, and still there"
+
+
+def _leaders(world: World) -> Iterator[Finding]:
+    leading = [each.name for each in world.controllers.values() if each.election.is_valid()]
+    if len(leading) != 1:
+        yield "I12", f"the leaders are {leading}"

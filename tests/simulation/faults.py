@@ -1,0 +1,140 @@
+"""The weather between processes and the API server: what becomes of each request and each watch, by the seed.
+
+Each kind of fault is either absent from a seed or comes with a rate of its own, so that some seeds have a storm of one
+kind and others a little of everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from devcluster.plane.problems import Object
+    from tests.simulation.apiserver import Request
+    from tests.simulation.loop import Process
+
+# Per request, unless it says otherwise.
+KINDS: Final = (
+    "refused",  # the connection is refused: nothing was sent
+    "lost",  # the request took effect, and its answer is lost
+    "late",  # it takes effect when its caller has given up
+    "conflict",  # 409 for a write that would have gone through
+    "throttled",  # 429 with Retry-After
+    "broken",  # 500 and 503, before anything happens
+    "half done",  # 504, and it did happen
+    "slow",  # it takes seconds
+    "partial",  # of a cache's list, items are missing
+    "cut watch",  # per event of a watch
+    "stuck watch",  # per event: what follows comes up to a minute later
+    "expired watch",  # per watch that is opened: 410
+)
+RATES: Final = (0.01, 0.03, 0.1)
+STUCK_AT_MOST_S: Final = 60.0
+# Longer than a client waits for an answer.
+LATE_S: Final = (10.5, 25.0)
+# What agents may find incomplete: a list of their own records that lies would give a pod a second address, and nothing
+# could tell.
+_PARTIAL_FOR_AGENTS: Final = ("/api/v1/pods",)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """`there_s` until the request arrives, `back_s` until the answer does; None: never. `status` is answered in place
+    of the server's own answer, before or after the request has taken effect.
+    """
+
+    there_s: float | None
+    back_s: float | None
+    status: int = 0
+    takes_effect: bool = True
+    retry_after_s: int = 0
+    kind: str = ""
+
+
+class Weather:
+    """`fair` seeds have no faults at all. `calm` ends all faults for good."""
+
+    def __init__(self, rng: random.Random, *, fair: bool) -> None:
+        self._rng = rng
+        self._rates = {} if fair else {kind: rng.choice(RATES) for kind in KINDS if rng.random() < 0.5}
+        self._base_s = rng.choice((0.001, 0.004, 0.02))
+        # Names of processes that cannot reach the API server, nor it them.
+        self.cut_off: set[str] = set()
+        self.told = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{kind} {rate:g}" for kind, rate in self._rates.items()) or "fair"
+
+    def calm(self) -> None:
+        self._rates = {}
+        self.cut_off.clear()
+
+    def latency_s(self) -> float:
+        return self._base_s * (0.5 + self._rng.random())
+
+    def fate(self, process: Process, request: Request) -> Fate:
+        there_s, back_s = self.latency_s(), self.latency_s()
+        if process.name in self.cut_off:
+            return Fate(None, there_s, kind="refused")
+        if not self._rates or request.is_watch:
+            return Fate(there_s, back_s)
+        for kind in ("refused", "lost", "late", "conflict", "throttled", "broken", "half done", "slow"):
+            rate = self._rates.get(kind)
+            if rate is not None and self._rng.random() < rate:
+                fate = self._fate(kind, there_s, back_s, request)
+                if fate is not None:
+                    self.told += 1
+                    return fate
+        return Fate(there_s, back_s)
+
+    def _fate(self, kind: str, there_s: float, back_s: float, request: Request) -> Fate | None:
+        draw = self._rng
+        match kind:
+            case "refused":
+                return Fate(None, there_s, kind=kind)
+            case "lost":
+                # The connection breaks, or nothing more is ever heard.
+                return Fate(there_s, draw.choice((None, back_s)), status=-1, kind=kind)
+            case "late":
+                return Fate(draw.uniform(*LATE_S), back_s, kind=kind)
+            case "conflict" if request.method != "GET" and request.method != "POST":
+                return Fate(there_s, back_s, status=409, takes_effect=False, kind=kind)
+            case "throttled":
+                return Fate(there_s, back_s, 429, takes_effect=False, retry_after_s=draw.choice((0, 1, 3)), kind=kind)
+            case "broken":
+                return Fate(there_s, back_s, draw.choice((500, 503)), takes_effect=False, kind=kind)
+            case "half done":
+                return Fate(there_s, back_s, 504, kind=kind)
+            case "slow":
+                return Fate(draw.uniform(0.1, 4.0), draw.uniform(0.1, 4.0), kind=kind)
+            case _:
+                return None
+
+    def leaving_out(self, process: Process, request: Request) -> Callable[[list[Object]], list[Object]] | None:
+        """What a partial list leaves out, when this one is to be partial."""
+        rate = self._rates.get("partial")
+        if rate is None or request.is_write or self._rng.random() >= rate * 3:
+            return None
+        is_cache = request.query.get("limit") and "fieldSelector" not in request.query
+        if not (is_cache if process.name.startswith("controller") else request.path in _PARTIAL_FOR_AGENTS):
+            return None
+        draw = self._rng
+
+        def some(objects: list[Object]) -> list[Object]:
+            left = [obj for obj in objects if draw.random() < 0.5]
+            self.told += len(left) < len(objects)
+            return left
+
+        return some
+
+    def strikes(self, kind: str) -> bool:
+        rate = self._rates.get(kind)
+        return rate is not None and self._rng.random() < rate
+
+    def stuck_s(self) -> float:
+        """How long a watch tells nothing from now on; mostly it does not get stuck."""
+        return self._rng.uniform(1.0, STUCK_AT_MOST_S) if self.strikes("stuck watch") else 0.0

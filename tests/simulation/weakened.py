@@ -1,0 +1,2 @@
+def take_away(name: str) -> None:
+    assert not name
