@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from allocator.domain.pool import Edition, Pool
     from allocator.domain.record import Record
 
-# Beyond so many records the text would slow every watcher down, and end at etcd's limit of 1.5 MiB an object.
+# Beyond so many records the text would slow every watcher down.
 TEXT_LIMIT: Final = 5000
+# etcd takes 1.5 MiB as a whole. Of pods with the longest names 4,000 records would be more than that, and no status of
+# the pool could be written any more.
+TEXT_BYTES: Final = 1_200_000
+# Of each record beside its names: the longest address, braces, keys, and a backslash for each of ten quotes.
+_ENTRY_BYTES: Final = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ def allocated_text(in_use: Sequence[Record]) -> str | None:
 
     A virtual machine's `pod` has the name of the machine.
     """
-    if not 0 < len(in_use) <= TEXT_LIMIT:
+    if not in_use or _is_too_long(in_use):
         return None
     entries = {}
     for record in in_use:
@@ -136,6 +141,12 @@ def allocated_text(in_use: Sequence[Record]) -> str | None:
             "podUid": holder.pod_uid if holder else "",
         }
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))
+
+
+def _is_too_long(in_use: Sequence[Record]) -> bool:
+    holders = [record.holder for record in in_use if record.holder is not None]
+    names = sum(len(each.namespace) + len(each.pod) + len(each.pod_uid) for each in holders)
+    return len(in_use) > TEXT_LIMIT or names + len(in_use) * _ENTRY_BYTES > TEXT_BYTES
 
 
 def _count(
@@ -171,8 +182,11 @@ def _findings(pool: Pool, counts: _Counts, overlap: Overlap | None, braked: int)
         "InUseOutsideSpec": _outside(counts.outside),
         "Overlapping": _overlapping(overlap, counts),
     }
-    if len(counts.in_use) > TEXT_LIMIT:
-        told = f"status.allocatedIPs lists up to {TEXT_LIMIT} addresses; the SpiderIPAddress objects list all"
+    if _is_too_long(counts.in_use):
+        told = (
+            f"status.allocatedIPs lists up to {TEXT_LIMIT} addresses and {TEXT_BYTES} bytes; "
+            "the SpiderIPAddress objects list all"
+        )
         findings["AllocatedIPsOmitted"] = True, "TooManyRecords", told
     if braked:
         told = (
