@@ -60,7 +60,7 @@ class Cache:
         self._watch_s = watch_s
         self._idle_s = idle_s
         self._rng = rng or random.SystemRandom()
-        self._view = View(on_change or _ignore)
+        self._view = View(on_change or _ignore, selects=bool(label_selector or field_selector))
         self._version = ""  # to watch from; "" means list first
         self._synced = asyncio.Event()
         self._contact = -math.inf

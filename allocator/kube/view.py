@@ -41,11 +41,16 @@ class _Note:
 
 
 class View:
-    """`now` is monotonic seconds, and `turn` (from `begin_list`) tells lists from notes that came before them."""
+    """`now` is monotonic seconds, and `turn` (from `begin_list`) tells lists from notes that came before them.
 
-    def __init__(self, on_change: Callable[[Change], None]) -> None:
+    `selects`: not all objects are shown, so that one whose end the watch has shown may have left the selection only. It
+    comes back under the same uid.
+    """
+
+    def __init__(self, on_change: Callable[[Change], None], *, selects: bool = False) -> None:
         self.objects: dict[Key, Object] = {}
         self._on_change = on_change
+        self._selects = selects
         self._notes: dict[Key, _Note] = {}
         self._buried: dict[str, int] = {}  # uid -> turn of note_deleted
         self._turn = 0
@@ -57,6 +62,9 @@ class View:
         key, version, uid = key_of(obj), version_of(obj), uid_of(obj)
         self._forget(now)
         current = self.objects.get(key)
+        if self._selects and (key, version) not in self._seen:
+            # Whatever was written before the end was shown before it: this was written since.
+            self._ended.pop(uid, None)
         if (key, version) in self._seen or uid in self._ended or uid in self._buried:
             return
         if current is not None and version_of(current) == version:
@@ -84,9 +92,16 @@ class View:
         self._forget(now)
         self._seen[key, version] = now
         if deleted:
+            self._ended.pop(uid, None)
             self._ended[uid] = now
+            if (current := self.objects.get(key)) is not None:
+                # A list may have shown it: the answer to the write that made it is as late as one that was watched.
+                self._seen[key, version_of(current)] = now
+        elif self._selects:
+            self._ended.pop(uid, None)
         if uid in self._buried:
-            if deleted:
+            # Its end, or that it left the selection before it came back and we deleted it: `_forget` tells.
+            if deleted and not self._selects:
                 del self._buried[uid]
             return
         note = self._notes.get(key)
@@ -159,7 +174,8 @@ class View:
 
     def _forget(self, now: float) -> None:
         _drop_older(self._seen, now - LATE_ANSWER_S)
-        _drop_older(self._ended, now - LATE_ANSWER_S)
+        for uid in _drop_older(self._ended, now - LATE_ANSWER_S):
+            self._buried.pop(uid, None)
 
 
 def key_of(obj: Object) -> Key:
@@ -175,9 +191,13 @@ def version_of(obj: Object) -> str:
     return str(obj["metadata"].get("resourceVersion", ""))
 
 
-def _drop_older(times: dict[K, float], limit: float) -> None:
+def _drop_older(times: dict[K, float], limit: float) -> list[K]:
+    """The keys that it dropped."""
+    dropped: list[K] = []
     while times:
         oldest = next(iter(times))
         if times[oldest] >= limit:
-            return
+            break
         del times[oldest]
+        dropped.append(oldest)
+    return dropped

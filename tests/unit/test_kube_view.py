@@ -145,6 +145,46 @@ def test_leaving_the_selection_by_the_noted_write_drops_the_object(view: View) -
     assert shown(view) is None
 
 
+def test_a_note_of_an_object_that_comes_back_into_the_selection_is_shown(told: Told) -> None:
+    view = View(told, selects=True)
+    view.show("ADDED", obj("1"), 0)
+    view.show("DELETED", obj("2"), 0)
+    view.note(obj("5"), 1)
+    assert shown(view) == "5"
+    view.show("ADDED", obj("5"), 1)
+    view.note(obj("6"), 2)
+    assert shown(view) == "6"
+
+
+def test_a_note_from_before_the_object_left_the_selection_does_not_bring_it_back(told: Told) -> None:
+    view = View(told, selects=True)
+    listed(view, obj("1"))
+    view.show("DELETED", obj("2"), 0)
+    view.note(obj("1"), 1)
+    view.note(obj("2"), 1)
+    assert shown(view) is None
+
+
+def test_the_deletion_of_an_object_that_has_come_back_is_shown_at_once(told: Told) -> None:
+    view = View(told, selects=True)
+    view.show("ADDED", obj("1"), 0)
+    view.show("DELETED", obj("2"), 0)
+    view.note(obj("5"), 1)
+    view.note_deleted(("", "a"), "u1", 1)
+    view.show("ADDED", obj("5"), 2)
+    assert shown(view) is None
+
+
+def test_what_a_late_watch_tells_of_an_object_that_came_back_and_was_deleted_does_not_revive_it(told: Told) -> None:
+    view = View(told, selects=True)
+    view.show("ADDED", obj("1"), 0)
+    view.note(obj("5"), 1)
+    view.note_deleted(("", "a"), "u1", 1)
+    view.show("DELETED", obj("2"), 2)
+    view.show("ADDED", obj("5"), 2)
+    assert shown(view) is None
+
+
 def test_a_list_begun_before_the_note_does_not_lose_it(view: View) -> None:
     view.show("ADDED", obj("1"), 0)
     turn = view.begin_list()
@@ -305,27 +345,34 @@ def test_a_bug_in_on_change_comes_out() -> None:
 
 @given(st.data())
 def test_whatever_the_order_of_answers_and_events_the_view_ends_with_the_last_write(data: st.DataObject) -> None:
-    """One name is created, changed and deleted a few times, by us and by others. The watch delivers in order, at any
-    moment after the write; the answers to our own writes come at any moment after the write, in any order."""
+    """One name is created, changed and deleted a few times, by us and by others, and may leave the selection and come
+    back. The watch delivers in order, at any moment after the write; the answers to our own writes come at any moment
+    after the write, in any order.
+    """
+    selects = data.draw(st.booleans())
     writes: list[tuple[str, Object, bool]] = []
     alive: str | None = None
+    away = False
     for number in range(1, data.draw(st.integers(1, 8)) + 1):
         ours = data.draw(st.booleans())
         if alive is None:
             alive = f"u{number}"
             writes.append(("ADDED", obj(str(number), uid=alive), ours))
+        elif away or (selects and data.draw(st.booleans())):
+            away = not away
+            writes.append(("LEFT" if away else "ADDED", obj(str(number), uid=alive), ours))
         elif data.draw(st.booleans()):
             writes.append(("MODIFIED", obj(str(number), uid=alive), ours))
         else:
             writes.append(("DELETED", obj(str(number), uid=alive), ours))
             alive = None
-    view = View(lambda _change: None)
+    view = View(lambda _change: None, selects=selects)
     unseen = list(writes)
     unanswered = [write for write in writes if write[2]]
     while unseen or unanswered:
         if unseen and (not unanswered or data.draw(st.booleans())):
             kind, event, _ = unseen.pop(0)
-            view.show(kind, event, 0)
+            view.show("DELETED" if kind == "LEFT" else kind, event, 0)
             continue
         kind, answer, _ = unanswered.pop(data.draw(st.integers(0, len(unanswered) - 1)))
         if kind == "DELETED":
@@ -334,4 +381,4 @@ def test_whatever_the_order_of_answers_and_events_the_view_ends_with_the_last_wr
             view.note(answer, 0)
     view.settle(DOUBT_AFTER_S + 1)
     kind, last, _ = writes[-1]
-    assert shown(view) == (None if kind == "DELETED" else version(last))
+    assert shown(view) == (None if kind in ("DELETED", "LEFT") else version(last))
