@@ -1,8 +1,9 @@
-"""Leaders that are two, lists that are empty, nodes that go, and clocks that jump (FAULTS.md, F21, F36 to F38)."""
+"""A leader among errors, empty lists, nodes that go and clocks that jump (FAULTS.md, F21, F26, F32, F36 to F38)."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from allocator.kube.client import KubeClient
 from allocator.kube.resources import NODES, PODS
+from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
 from tests.plane.between import between, controller_behind
 from tests.plane.controllers import NOBODY, find, make_pool, make_record, running_controller, state_of, until_state
@@ -142,6 +144,57 @@ async def test_pods_that_vanish_all_at_once_from_lists_and_reads_are_not_believe
             )
             await until_state(kube, "10.30.0.99", "")
     assert {await state_of(kube, f"10.30.0.{index}") for index in range(1, 61)} == {"Held"}
+
+
+async def test_a_leader_whose_calls_fail_a_third_of_the_time_frees_who_is_gone_and_nobody_else(
+    plane: Plane, kube: KubeClient, namespace: str, pool: str, tmp_path: Path
+) -> None:
+    chance = random.Random(26)  # noqa: S311 - the same errors in each run
+    for index in range(1, 11):
+        pod = await make_pod(kube, namespace, f"p{index}", "node-1")
+        await make_record(kube, f"10.30.0.{index}", pool, namespace, f"p{index}", pod["metadata"]["uid"])
+        await make_record(kube, f"10.30.1.{index}", pool, namespace, "ghost", NOBODY)
+
+    async def fails(call: Call) -> web.StreamResponse:
+        # Not those of the lease, or nobody would lead.
+        if call.of == "leases" or chance.random() > 0.3:
+            return await call.passes()
+        return await call.refused(chance.choice([429, 500, 503, 504]), "", retry_after=0)
+
+    async with between(plane.kubeconfig, tmp_path) as api:
+        api.meddle = fails
+        async with controller_behind(api, namespace, tmp_path):
+            for index in range(1, 11):
+                await until_state(kube, f"10.30.1.{index}", "Cooling", "", within_s=40)
+    assert {await state_of(kube, f"10.30.0.{index}") for index in range(1, 11)} == {"Held"}
+
+
+async def test_a_right_that_is_taken_from_the_leader_voids_verdicts_at_the_pace_of_sweeps_and_ends_nothing(
+    plane: Plane, kube: KubeClient, namespace: str, pool: str, tmp_path: Path
+) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+
+    async def may_not_write(call: Call) -> web.StreamResponse:
+        refused = call.is_write and call.of == "spideripaddresses"
+        return await (call.refused(403, "Forbidden") if refused else call.passes())
+
+    async def passes(call: Call) -> web.StreamResponse:
+        return await call.passes()
+
+    async with between(plane.kubeconfig, tmp_path) as api:
+        api.meddle = may_not_write
+        async with controller_behind(api, namespace, tmp_path) as controller:
+
+            async def voided() -> bool:
+                return len(controller.lines("verdict_void", address="10.30.0.1")) >= 3
+
+            await until(voided, within_s=30, what="verdicts that come to nothing")
+            # Each try takes two new sightings, which are a grace apart.
+            sightings = controller.lines("holder_suspected", address="10.30.0.1")
+            assert len(api.writes("spideripaddresses")) <= len(sightings)
+            assert "403 Forbidden" in controller.lines("verdict_void")[0]["why"]
+            api.meddle = passes
+            await until_state(kube, "10.30.0.1", "Cooling", "")
 
 
 async def test_a_node_that_is_deleted_and_comes_back_under_its_name_costs_its_pods_nothing(
