@@ -23,9 +23,9 @@ START_S: Final = 60.0
 STOP_S: Final = 20.0
 # A lease that changes hands in seconds, so that no test waits for it.
 QUICK_LEASE: Final = {
-    "SPIDERPOOL_LEADER_DURATION": "2",
-    "SPIDERPOOL_LEADER_RENEW_DEADLINE": "1.5",
-    "SPIDERPOOL_LEADER_RETRY_PERIOD": "0.25",
+    "SPIDERPOOL_LEADER_DURATION": "1",
+    "SPIDERPOOL_LEADER_RENEW_DEADLINE": "0.9",
+    "SPIDERPOOL_LEADER_RETRY_PERIOD": "0.15",
 }
 # Of the controller, so that what is left behind is found in a second or two.
 QUICK_RECLAIM: Final = (
@@ -126,32 +126,42 @@ class Actor:
 
     def arm(self, point: str, times: int = 1) -> None:
         assert self.fuse is not None
-        draft = self.fuse / "draft"
-        draft.write_text(f"{point} {times}")
-        draft.replace(self.fuse / "armed")
+        arm(self.fuse, point, times)
 
     def disarm(self) -> None:
         if self.fuse is not None:
             (self.fuse / "armed").unlink(missing_ok=True)
 
     def died_at(self) -> str:
-        """The failpoint, disarmed now, where that is what it came by last; "" when somebody else killed it."""
-        if self.fuse is None or not (self.fuse / "armed").exists():
-            return ""
-        point = (self.fuse / "armed").read_text().split()[0]
-        if self.passed()[-1:] != [point]:
-            return ""
-        self.disarm()
-        return point
+        """The failpoint that it died at since the last call; "" when somebody else killed it."""
+        return died_at(self.fuse) if self.fuse is not None else ""
 
     def passed(self) -> list[str]:
         """Every boundary that it came by so far."""
-        assert self.fuse is not None
-        path = self.fuse / "passed"
-        return path.read_text().splitlines() if path.exists() else []
+        return passed(self.fuse) if self.fuse is not None else []
 
     def tail(self, characters: int = 3000) -> str:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else "(no log)"
+
+
+def arm(fuse: Path, point: str, times: int = 1) -> None:
+    draft = fuse / "draft"
+    draft.write_text(f"{point} {times}")
+    draft.replace(fuse / "armed")
+
+
+def died_at(fuse: Path) -> str:
+    died = fuse / "died"
+    if not died.exists():
+        return ""
+    point = died.read_text().split()[0]
+    died.unlink()
+    return point
+
+
+def passed(fuse: Path) -> list[str]:
+    path = fuse / "passed"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def armed(fuse: Path, program: str, *arguments: str) -> list[str]:

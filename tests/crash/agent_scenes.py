@@ -11,12 +11,12 @@ from tests.crash.runtime import Plugin, armed_plugin
 from tests.plane.controllers import FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from allocator.kube.resources import Object
     from tests.crash.stage import Cluster
 
-    Scene = Callable[[Cluster], Awaitable[None]]
+    Scene = Callable[[Cluster], Coroutine[None, None, None]]
 
 
 def asks_for(*pools: Object) -> str:
@@ -151,10 +151,8 @@ async def restart(cluster: Cluster) -> None:
 
 
 def plugin_of(cluster: Cluster, node: str) -> Plugin:
-    folder = cluster.stage.folder
-    fuse = folder / f"fuse-plugin-{node}"
-    fuse.mkdir(exist_ok=True)
-    return Plugin(armed_plugin(fuse), folder / f"{node}.sock", folder / node)
+    stage = cluster.stage
+    return Plugin(armed_plugin(stage.plugin_fuse(node)), stage.folder / f"{node}.sock", stage.folder / node)
 
 
 # The scenes that lead by each boundary, and by no other of the kind before.

@@ -7,6 +7,7 @@ what a process really passes, and test_every_boundary.py compares the two.
 from __future__ import annotations
 
 from pathlib import PurePath
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.kube import resources
@@ -76,6 +77,9 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "plugin": ("ask-ADD", "ask-DEL", "print-result", "name-intent"),
 }
 
+# Where nobody looks for anything later. Asked for at once: gettempdir opens a file, and is asked about files opened.
+NOBODYS: Final = (PurePath(gettempdir()), PurePath("/dev"))
+
 # Files that are opened for writing and carry nothing over: a lock that the kernel frees, and lines for people.
 OPENED: Final = {"agent": {"agent.lock"}, "plugin": {"plugin.log"}}
 
@@ -86,6 +90,13 @@ def stages(process: str, write: str) -> tuple[str, ...]:
 
 def failpoints(process: str, writes: Iterable[str] = ()) -> list[str]:
     return [f"{process}:{write}:{stage}" for write in writes or WRITES[process] for stage in stages(process, write)]
+
+
+def unknown(passed: Iterable[str]) -> set[str]:
+    """What a process came by that the tables do not have."""
+    known = {point for process in WRITES for point in failpoints(process)}
+    known |= {f"{process}:open:{name}" for process, names in OPENED.items() for name in names}
+    return set(passed) - known
 
 
 def of_request(method: str, path: str, body: Any) -> str:
@@ -108,8 +119,10 @@ def _changed(body: Any) -> str:
 
 
 def of_file(path: str) -> str | None:
-    """What a file is that gets or loses this name; None for drafts, which nobody looks for."""
-    name = PurePath(path).name
-    if name.startswith("."):
+    """What a file is that gets or loses this name; None for drafts and temporary files, which nobody looks for."""
+    name, folder = PurePath(path).name, PurePath(path).parent
+    # ssl reads pairs from files only: those lie in a folder that tempfile made.
+    is_temporary = folder in NOBODYS or (folder.parent in NOBODYS and folder.name.startswith("tmp"))
+    if name.startswith(".") or is_temporary:
         return None
     return {".sock": "socket", ".json": "intent"}.get(PurePath(path).suffix, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
     from tests.crash.actors import Actor
     from tests.crash.planes import Plane
-    from tests.crash.runtime import Told
+    from tests.crash.runtime import Line, Told
 
 NAMESPACE: Final = "crash"
 CLEARED: Final = (
@@ -64,6 +64,12 @@ class Stage:
     def agents(self) -> list[str]:
         return [name.removeprefix("agent-") for name in self.actors if name.startswith("agent-")]
 
+    def plugin_fuse(self, node: str) -> Path:
+        """Of all plugins that run on the node."""
+        fuse = self.folder / f"fuse-plugin-{node}"
+        fuse.mkdir(exist_ok=True)
+        return fuse
+
     async def start(self) -> None:
         for actor in self.actors.values():
             actor.start()
@@ -71,8 +77,9 @@ class Stage:
             await actor.ready()
 
     def stop(self) -> None:
-        for actor in self.actors.values():
-            actor.stop()
+        with ExitStack() as stack:
+            for actor in self.actors.values():
+                stack.callback(actor.stop)
 
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[None]:
@@ -87,7 +94,7 @@ class Stage:
     async def _supervise(self) -> None:
         while True:
             for actor in self.actors.values():
-                if not actor.runs:
+                if actor.process is not None and not actor.runs:
                     self._revive(actor)
             await asyncio.sleep(LOOK_S)
 
@@ -175,12 +182,12 @@ class Cluster:
         annotations = machines.MIGRATION if migrates else {}
         return await self.pod(annotation, name=name, owner=machine, annotations=annotations)
 
-    async def end(self, pod: Object) -> None:
+    async def end(self, pod: Object, *, line: Line | None = None) -> None:
         """As kubelet does it: the pod is marked, its sandbox goes, and then the pod."""
         told = self.runtime.forget(pod)
         await self.api.delete(PODS, pod, grace_period_s=30)
         if told is not None:
-            await self.runtime.release(told)
+            await self.runtime.release(told, line=line)
         await self.api.delete(PODS, pod, grace_period_s=0)
 
     async def lose(self, pod: Object) -> Told | None:
@@ -221,9 +228,10 @@ async def clear(api: Insisting) -> None:
 
 
 async def furnish(plane: Plane, nodes: Sequence[str]) -> None:
-    """Namespace and nodes."""
+    """Namespace, and nodes that are ready: what ended on another one cools for ten minutes."""
+    status = {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}
     async with KubeClient.connect(kubeconfig=plane.kubeconfig, user_agent="tests") as kube:
         api = Insisting(kube)
         await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         for node in nodes:
-            await api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+            await api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}, "status": status})
