@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec
 
 from allocator.domain.addresses import object_name
 from allocator.domain.pool import reserved_of
-from allocator.domain.reclaim import Sighting
+from allocator.domain.reclaim import Sighting, has_own
 from allocator.domain.record import State
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, STATEFUL_SET, workload_of
 from allocator.kube.cache import Cache
@@ -64,6 +64,7 @@ class Books:
         self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._reservations: tuple[Reservation, ...] | None = None
+        self._names: dict[str, tuple[str, str]] = {}  # namespace and name of each pod, by UID
         self._unreadable: set[str] = set()  # UIDs of records that were told of
         self.on_record: list[Callable[[Record | None, Record | None], None]] = []
         self.on_pod: list[Callable[[str], None]] = []
@@ -124,6 +125,10 @@ class Books:
         gone = (records.values() for pool, records in self._by_pool.items() if self.pools.get(pool) is None)
         return sum(record.state is not State.COOLING for records in gone for record in records)
 
+    def pod_of_uid(self, uid: str) -> Pod | None:
+        """Whatever its name is: an endpoint does not always have it."""
+        return self.pod(*self._names[uid]) if uid in self._names else None
+
     def pod_uids(self) -> tuple[str, ...]:
         """Of the pods that have records."""
         return tuple(self._by_pod)
@@ -141,15 +146,17 @@ class Books:
         """A look at the record's holder as the caches have it. KeyError-free: a record without holder sees nobody."""
         holder, peer = record.holder, record.peer
         raw = self.pods.get(holder.pod, holder.namespace) if holder else None
+        pod = None if raw is None else decode_pod(raw)
         pool_gone = self.pools.get(record.pool) is None
         return Sighting(
             record=record,
-            pod=None if raw is None else decode_pod(raw),
+            pod=pod,
             peer_pod=self.pod(peer.namespace, peer.pod) if peer else None,
             node=self.node_state(holder.node if holder else ""),
             ending=None if raw is None else self.endings.see(raw),
             slot_wanted=record.slot is not None and not pool_gone and self.is_wanted(record.slot),
             pool_gone=pool_gone,
+            mirror_has_own=pod is not None and has_own(pod, record, self.of_pod(pod.uid)),
         )
 
     def node_state(self, name: str) -> NodeState:
@@ -216,7 +223,9 @@ class Books:
         uid = raw["metadata"]["uid"]
         if change.new is None:
             self.endings.forget(uid)
+            self._names.pop(uid, None)
         else:
+            self._names[uid] = raw["metadata"]["namespace"], raw["metadata"]["name"]
             self.endings.see(change.new)
         _tell(self.on_pod, uid)
 

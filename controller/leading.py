@@ -90,10 +90,11 @@ class Leading:
                 group.create_task(projection.run(), name="projection")
                 group.create_task(cooled.run(), name="cooled")
                 if reclaim is not None and self._config.reclaim is not None:
-                    pace = {"grace_s": reclaim.config.grace_s, "sweep_interval_s": reclaim.config.sweep_interval_s}
+                    settings = reclaim.config
+                    pace = {"grace_s": settings.grace_s, "sweep_interval_s": settings.sweep_interval_s}
                     orphans = OrphanEndpoints(books, hands, **pace)
                     owners = Owners(self._client, clock=self._clock, rng=random.SystemRandom())
-                    self._mending = Mending(books, hands, owners, **pace)
+                    self._mending = Mending(books, hands, owners, **pace, renew_deadline_s=settings.renew_deadline_s)
                     reclaim.on_brake.append(projection.on_brake)
                     group.create_task(reclaim.run(), name="reclaim")
                     group.create_task(orphans.run(), name="orphan-endpoints")
@@ -141,16 +142,13 @@ class Leading:
     def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:
         rng = random.SystemRandom()
         client, clock = self._client, self._clock
+        ledger, slots_ = (
+            KubeLedger(client, books.addresses, clock=clock, rng=rng),
+            Slots(client, kept, clock=clock, rng=rng),
+        )
         return Hands(
-            ledger=KubeLedger(client, books.addresses, clock=clock, rng=rng),
-            witness=Witness(
-                client,
-                books.node_state,
-                books.endings,
-                Slots(client, kept, clock=clock, rng=rng),
-                clock=clock,
-                rng=rng,
-            ),
+            ledger=ledger,
+            witness=Witness(client, books, slots_, ledger, clock=clock, rng=rng),
             endpoints=KubeEndpoints(client, clock=clock, rng=rng),
             receipts=Receipts(recorder, self.metrics, namespace=self._config.namespace, lease=LEASE),
             may_act=self._election.is_valid,

@@ -112,7 +112,7 @@ class Receipts:
         other, name = _holder(found), f"{pod.namespace}/{pod.name}"
         others = f"{other.namespace}/{other.pod}"
         _log.error("address_conflict", address=str(found.address), pod=name, pod_uid=pod.uid, holder=others)
-        message = f"two pods use {found.address}: {name}, whose record somebody deleted, and {others}. Delete {name}"
+        message = f"two pods use {found.address}: {name}, which has no record of it, and {others}. Delete {name}"
         users = (_pod_of(pod.namespace, pod.name, pod.uid), _pod(other))
         for regarding, related in (users, users[::-1]):
             self._recorder.emit(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import Act, cooling_time, judge, stands_for, survivor
+from allocator.domain.reclaim import FREEABLE, Act, cooling_time, judge, stands_for, survivor
 from allocator.domain.record import parted, released, retained
 from allocator.domain.slots import public_name
 from allocator.runtime.logs import get_logger
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from allocator.domain.reclaim import Rules, Sighting, Verdict
     from allocator.domain.record import Record
     from allocator.kube.ledger import KubeLedger
-    from allocator.ports import Endpoints
+    from allocator.kube.stores import KubeEndpoints
     from allocator.runtime.clock import Clock
     from controller.books import Books
     from controller.receipts import Receipts
@@ -72,7 +72,7 @@ class Hands:
 
     ledger: KubeLedger
     witness: Witness
-    endpoints: Endpoints
+    endpoints: KubeEndpoints
     receipts: Receipts
     may_act: Callable[[], bool]
     clock: Clock
@@ -90,6 +90,8 @@ class Reclaim:
         self.config = config
         self._clock = hands.clock
         self._suspects: Suspects[Case] = Suspects()
+        # Addresses that are held for nobody: the UID of the pod that had it, and since when that is known.
+        self._leaking: dict[str, tuple[str, float]] = {}
         self._brake = Brake(confirm_s=config.brake_confirm_s)
         self._swept_at = -math.inf
         self.turned_at = self._clock.monotonic()
@@ -106,9 +108,20 @@ class Reclaim:
         return self._brake.is_on
 
     def leaks(self) -> list[float]:
-        """Of each address that is held for nobody, the seconds since that was first seen."""
+        """Of each address that is held for nobody, the seconds since that was first seen: however often its release
+        had to be begun anew.
+        """
         now = self._clock.monotonic()
-        return [now - suspect.first_s for suspect in self._would_free()]
+        return [now - since for key, (uid, since) in self._leaking.items() if self._still(key, uid)]
+
+    def _still(self, key: str, uid: str) -> bool:
+        record = self._books.record(key)
+        return (
+            record is not None
+            and record.state in FREEABLE
+            and record.holder is not None
+            and record.holder.pod_uid == uid
+        )
 
     async def run(self) -> None:
         self.turned_at = self._clock.monotonic()
@@ -134,6 +147,7 @@ class Reclaim:
             return
         keys = self._books.keys()
         self._suspects.keep_only(set(keys))
+        self._leaking = {key: leak for key, leak in self._leaking.items() if self._still(key, leak[0])}
         for number, key in enumerate(keys):
             if number % STRIDE == STRIDE - 1:
                 await self._clock.sleep(0)
@@ -164,12 +178,20 @@ class Reclaim:
         now = self._clock.now()
         verdict = judge(self._books.sighting(record), self.config.rules, now)
         key = object_name(record.address)
+        self._note_leak(key, record, verdict)
         if verdict.act is Act.KEEP:
             self._suspects.clear(key)
         else:
             case = Case(record, verdict)
             if self._suspects.see(key, _edition(record), case, now=now, monotonic=self._clock.monotonic()):
                 _log.info("holder_suspected", address=str(record.address), act=verdict.act.value, why=verdict.why.value)
+
+    def _note_leak(self, key: str, record: Record, verdict: Verdict) -> None:
+        uid = record.holder.pod_uid if record.holder is not None else ""
+        if verdict.act is not Act.RELEASE:
+            self._leaking.pop(key, None)
+        elif self._leaking.get(key, ("", 0.0))[0] != uid:
+            self._leaking[key] = uid, self._clock.monotonic()
 
     def _would_free(self) -> list[Suspect[Case]]:
         return [suspect for suspect in self._suspects if suspect.subject.verdict.act is Act.RELEASE]
@@ -246,6 +268,8 @@ class Reclaim:
             return
         name = public_name(holder.pod, freed.slot)
         if any(stands_for(each, holder.pod_uid) for each in self._books.of_pod(holder.pod_uid)):
+            return
+        if not self._hands.may_act():
             return
         try:
             async with asyncio.timeout(self.config.renew_deadline_s):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, stands_for
+from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, may_run, stands_for
 from allocator.domain.record import REUSE_DELAY, State, quarantine_ended
 from allocator.domain.request import Owner
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, slot_of
@@ -34,8 +34,9 @@ SLACK_S: Final = 1.0
 _STATIC: Final = frozenset(kind for _, kind in KNOWN)
 # The states that end by time.
 _ENDING: Final = (State.COOLING, State.QUARANTINED)
-# After a deletion that failed.
+# After a deletion that failed, and while the pod of a quarantined address runs.
 RETRY_S: Final = 5.0
+QUARANTINE_RETRY_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,8 @@ class Cooled:
             return
         try:
             if record.state is State.QUARANTINED:
-                after = quarantine_ended(record, self._hands.clock.now(), self._reuse_delay)
-                self._hands.receipts.quarantine_ended(await self._hands.ledger.replace(after))
-            else:
+                await self._end_quarantine(record, ending)
+            elif self._hands.may_act():
                 await self._hands.ledger.delete(record)
         except errors.Conflict:
             # Claimed by somebody, say: the watch will show it, or did not yet.
@@ -101,9 +101,19 @@ class Cooled:
             _log.exception("cooled_address_stays", address=key)
             self._try_again(key, ending)
 
-    def _try_again(self, key: str, ending: _Ending) -> None:
+    async def _end_quarantine(self, record: Record, ending: _Ending) -> None:
+        """Only a person puts the address of a pod in quarantine. As long as that pod may run, it lasts."""
+        for party in record.parties:
+            if may_run(party, await self._hands.witness.pod(party.namespace, party.pod)):
+                self._try_again(object_name(record.address), ending, QUARANTINE_RETRY_S)
+                return
+        if self._hands.may_act():
+            after = quarantine_ended(record, self._hands.clock.now(), self._reuse_delay)
+            self._hands.receipts.quarantine_ended(await self._hands.ledger.replace(after))
+
+    def _try_again(self, key: str, ending: _Ending, pause_s: float = RETRY_S) -> None:
         # What the watch has shown meanwhile is newer.
-        self._endings.setdefault(key, _Ending(ending.edition, self._hands.clock.monotonic() + RETRY_S))
+        self._endings.setdefault(key, _Ending(ending.edition, self._hands.clock.monotonic() + pause_s))
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
         if new is None or new.state not in _ENDING:
@@ -215,7 +225,7 @@ def _ours(raws: Iterable[Mapping[str, Any]], is_adopted: Callable[[str], bool]) 
         current, kind = status.get("current") or {}, status.get("ownerControllerType")
         owned = any(each.get("kind") == "Pod" for each in meta.get("ownerReferences") or ())
         static = not meta.get("ownerReferences") and kind in _STATIC
-        if not current.get("uid") or not (owned or (static and all(map(is_adopted, _pools_of(current))))):
+        if not current.get("uid") or not (owned or static) or not all(map(is_adopted, _pools_of(current))):
             continue
         namespace, name, machine = meta["namespace"], meta["name"], None
         if static and kind == MACHINE_INSTANCE[1]:

@@ -92,7 +92,7 @@ def gc(
     kubeconfig: Kubeconfig = None,
     output: Output = Form.TABLE,
 ) -> None:
-    """Tell which addresses the controller is about to take back, and why.
+    """Tell which addresses the controller is about to take back, and why, by its default switches.
 
     Exit code 0: told, be it nothing; 2: wrong usage; 3: no answer.
     """

@@ -45,10 +45,24 @@ class Disagreement:
         return self.is_outdated or bool(self.lost)
 
 
+def shown_in(record: Record) -> Shown:
+    """The record as the endpoint of its holder shows it."""
+    return Shown(record.holder.interface if record.holder else "", record.address, record.pool)
+
+
+def has_another(record: Record, held: Iterable[Record]) -> bool:
+    """Whether the record's holder has another address of its family for its interface (I4)."""
+    holder, version = record.holder, version_of(record.address)
+    return holder is not None and any(
+        each.is_of(holder.pod_uid, holder.interface)
+        for each in held
+        if each.address != record.address and version_of(each.address) == version
+    )
+
+
 def agree(held: Collection[Record], shown: Collection[Shown]) -> bool:
     """Whether a pod's endpoint shows the records that it has in state Held."""
-    said = {(record.holder.interface, record.address) for record in held if record.holder is not None}
-    return said == {(each.interface, each.address) for each in shown}
+    return {shown_in(record) for record in held} == set(shown)
 
 
 def compare(pod: Pod, held: Collection[Record], shown: Collection[Shown]) -> Disagreement:

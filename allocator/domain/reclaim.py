@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain.record import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from allocator.domain.record import Holder, Record
@@ -100,6 +101,7 @@ class Ending:
 class Sighting:
     """What one look saw. `pod` is whoever has the holder's name now, `ending` its deletion when it is being deleted;
     `peer_pod` is whoever has the peer's name; `slot_wanted` is False without a slot, and where the pool is gone.
+    `mirror_has_own`: `pod` is another one than the holder, and holds an address of this family for this interface.
     """
 
     record: Record
@@ -109,6 +111,7 @@ class Sighting:
     ending: Ending | None = None
     slot_wanted: bool = False
     pool_gone: bool = False
+    mirror_has_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,15 @@ UNSEEN_END_DELAY: Final = timedelta(minutes=10)
 # k8s.io/api core/v1, MirrorPodAnnotationKey: only kubelets set it.
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 
-_FREEABLE: Final = (State.HELD, State.RETAINED)
-# What a pod's status says, and a kubelet writes.
+FREEABLE: Final = (State.HELD, State.RETAINED)
+# What a pod's status says, and its kubelet writes; where the node is gone, the pod garbage collector does.
 _SEEN_ENDS: Final = (Why.POD_FINISHED, Why.POD_EVICTED)
 
 
 def judge(seen: Sighting, rules: Rules, now: datetime) -> Verdict:
     """What this one look says. RETAIN, PART and RELEASE make a suspect, never more."""
     record = seen.record
-    if record.state not in _FREEABLE or record.holder is None:
+    if record.state not in FREEABLE or record.holder is None:
         return Verdict(Act.KEEP, Why.NOT_OURS_TO_FREE)
     if record.peer is not None and (standing := _standing(seen)):
         is_pair = len(standing) == len(record.parties)
@@ -158,13 +161,23 @@ def cooling_time(verdict: Verdict, node: NodeState, reuse_delay: timedelta) -> t
     Only a kubelet sees a pod's containers end. Where the pod was deleted without it (by force, by the end of its node's
     object), they may still run and answer for the address.
     """
-    is_unseen = verdict.why not in _SEEN_ENDS and node in (NodeState.NOT_READY, NodeState.GONE)
+    is_unseen = node is NodeState.GONE or (node is NodeState.NOT_READY and verdict.why not in _SEEN_ENDS)
     return max(reuse_delay, UNSEEN_END_DELAY) if is_unseen else reuse_delay
 
 
 def is_gone(pod_uid: str, pod: Pod | None) -> bool:
     """Whether the pod of this UID exists no more; `pod` is whoever has its name now. A UID never comes back."""
     return pod is None or pod.uid != pod_uid
+
+
+def has_own(pod: Pod | None, record: Record, theirs: Iterable[Record]) -> bool:
+    """Whether the pod, who is not the record's holder, holds another address in its place; `theirs` are its records."""
+    holder = record.holder
+    if pod is None or holder is None or pod.uid == holder.pod_uid:
+        return False
+    return any(
+        each.is_of(pod.uid, holder.interface) and each.address.version == record.address.version for each in theirs
+    )
 
 
 def may_run(holder: Holder, pod: Pod | None) -> bool:
@@ -177,7 +190,7 @@ def may_run(holder: Holder, pod: Pod | None) -> bool:
 
 def stands_for(record: Record, pod_uid: str) -> bool:
     """Whether the record keeps its address for this pod, or for the pod's successor."""
-    return record.state in _FREEABLE and any(party.pod_uid == pod_uid for party in record.parties)
+    return record.state in FREEABLE and any(party.pod_uid == pod_uid for party in record.parties)
 
 
 def _standing(seen: Sighting) -> tuple[Holder, ...]:
@@ -191,7 +204,7 @@ def _absence(seen: Sighting, rules: Rules, now: datetime) -> Why | None:
     if pod is None or holder is None:
         return Why.POD_MISSING
     if pod.uid != holder.pod_uid:
-        return None if _stands_in_the_mirror(seen.record, pod) else Why.POD_REPLACED
+        return None if _stands_in_the_mirror(seen, pod) else Why.POD_REPLACED
     if pod.deleted_at is not None:
         is_over = now >= pod.deleted_at + extra_grace and _was_watched_long_enough(seen.ending, extra_grace)
         return Why.POD_OVERDUE if is_over else None
@@ -205,13 +218,14 @@ def _was_watched_long_enough(ending: Ending | None, extra_grace: timedelta) -> b
     return ending is not None and ending.watched >= ending.grace + extra_grace
 
 
-def _stands_in_the_mirror(record: Record, pod: Pod) -> bool:
+def _stands_in_the_mirror(seen: Sighting, pod: Pod) -> bool:
     """Whether the holder may be a pod from its kubelet's own files: it runs on while its mirror in the API, deleted
-    by somebody, comes back under another UID.
+    by somebody, comes back under another UID. Where the file was edited another pod runs, with an address of its own.
     """
-    holder = record.holder
+    holder = seen.record.holder
     is_same_place = holder is not None and pod.node == holder.node
-    return record.state is State.HELD and pod.alive and is_same_place and MIRROR_ANNOTATION in pod.annotations
+    is_mirror = seen.record.state is State.HELD and pod.alive and is_same_place and MIRROR_ANNOTATION in pod.annotations
+    return is_mirror and not seen.mirror_has_own
 
 
 def _switched_on(why: Why, seen: Sighting, rules: Rules) -> bool:

@@ -189,6 +189,8 @@ class Election:
         if lease is None or _holder(lease) != self.identity:
             raise _Lost
         await self._write(lease, self._held_spec(lease))
+        if self._taken.is_set():
+            raise _Lost
         self._renewed_at = asked_at
         return True
 

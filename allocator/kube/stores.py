@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
@@ -19,7 +20,7 @@ from allocator.kube.codec import (
     reserving_nothing,
     unreadable_pool,
 )
-from allocator.kube.errors import AlreadyExists, Conflict, NotFound
+from allocator.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
 from allocator.kube.patience import patiently
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 from allocator.runtime.logs import get_logger
@@ -191,17 +192,51 @@ class KubeEndpoints:
                 return
         raise errors.Unavailable(f"{what}: somebody else keeps changing it")
 
+    async def mend(self, seen: Object | None, endpoint: Endpoint) -> None:
+        """Make the endpoint say this where it still is as it was `seen` (None: not there); else errors.Conflict."""
+        wanted = encode_endpoint(endpoint)
+        try:
+            if seen is not None and not _must_go(seen, wanted, endpoint):
+                await self._replace(seen, wanted)
+                return
+            if seen is not None:
+                await self._delete(seen)
+            await self._client.create(SPIDER_ENDPOINTS, wanted)
+        except (AlreadyExists, Conflict, NotFound) as error:
+            raise _changed(endpoint.pod.namespace, endpoint.name) from error
+        except (ApiError, Unreachable) as error:
+            raise errors.Unavailable(
+                f"mend SpiderEndpoint {endpoint.pod.namespace}/{endpoint.name}: {error}"
+            ) from error
+
+    async def discard(self, seen: Object) -> None:
+        """Remove the endpoint where it still is as it was `seen`; else errors.Conflict."""
+        meta = seen["metadata"]
+        try:
+            await self._delete(seen)
+        except (Conflict, NotFound) as error:
+            raise _changed(meta["namespace"], meta["name"]) from error
+        except (ApiError, Unreachable) as error:
+            raise errors.Unavailable(f"delete SpiderEndpoint {meta['namespace']}/{meta['name']}: {error}") from error
+
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
-        async def attempt() -> None:
+        async def attempt() -> bool:
             try:
                 found = await self._client.get(SPIDER_ENDPOINTS, name, namespace=namespace)
                 if endpoint_uid(found) == pod_uid:
                     await self._delete(found)
-            except (NotFound, Conflict):
-                # Gone, or by now another pod's.
-                return
+            except NotFound:
+                return True
+            except Conflict:
+                # Changed, and by now another pod's, maybe.
+                return False
+            return True
 
-        await patiently(f"delete SpiderEndpoint {namespace}/{name}", attempt, clock=self._clock, rng=self._rng)
+        what = f"delete SpiderEndpoint {namespace}/{name}"
+        for _ in range(ENDPOINT_TRIES):
+            if await patiently(what, attempt, clock=self._clock, rng=self._rng):
+                return
+        raise errors.Unavailable(f"{what}: somebody else keeps changing it")
 
     async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
         async def attempt() -> Object:
@@ -252,20 +287,20 @@ class KubeEndpoints:
             # In this order: a name is one pod's at a time, so who had the endpoint while this pod stands came before.
             if endpoint_uid(found) not in ("", endpoint.pod.uid) and not await self._stands(endpoint.pod):
                 raise errors.PodGone(f"pod {endpoint.pod.namespace}/{endpoint.pod.name} ended during its ADD")
-            same_owner = found["metadata"].get("ownerReferences", []) == meta.get("ownerReferences", [])
-            if found["metadata"].get("deletionTimestamp") or not (same_owner or endpoint.is_static):
-                # A predecessor's: the garbage collector may be after it, by uid. It goes, and a new one is made.
+            if _must_go(found, wanted, endpoint):
                 await self._delete(found)
                 return False
-            _keep_clean_gateways(found, wanted)
-            if same_owner and found.get("status") == wanted["status"]:
-                return True
-            kept = {key: value for key, value in found["metadata"].items() if key != "ownerReferences"}
-            owners = {key: meta[key] for key in ("ownerReferences",) if key in meta}
-            await self._client.replace(SPIDER_ENDPOINTS, {**wanted, "metadata": {**kept, **owners}})
+            await self._replace(found, wanted)
         except (NotFound, Conflict):
             return False
         return True
+
+    async def _replace(self, found: Object, wanted: Object) -> None:
+        _keep_clean_gateways(found, wanted)
+        owners = {key: wanted["metadata"][key] for key in ("ownerReferences",) if key in wanted["metadata"]}
+        kept = {key: value for key, value in found["metadata"].items() if key != "ownerReferences"}
+        if {**kept, **owners} != found["metadata"] or found.get("status") != wanted["status"]:
+            await self._client.replace(SPIDER_ENDPOINTS, {**wanted, "metadata": {**kept, **owners}})
 
     async def _stands(self, pod: Pod) -> bool:
         try:
@@ -279,8 +314,29 @@ class KubeEndpoints:
         if meta.get("finalizers"):
             # The original's agents put a finalizer there, and no one else is left to take it off.
             without = {"metadata": {"finalizers": None, "uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
-            await self._client.patch(SPIDER_ENDPOINTS, meta["name"], without, namespace=meta["namespace"])
-        await self._client.delete(SPIDER_ENDPOINTS, meta["name"], namespace=meta["namespace"], uid=meta["uid"])
+            freed = await self._client.patch(SPIDER_ENDPOINTS, meta["name"], without, namespace=meta["namespace"])
+            meta = freed["metadata"]
+        with suppress(NotFound):
+            # A static pod's endpoint is its successor's by the same UID: only the version tells them apart.
+            await self._client.delete(
+                SPIDER_ENDPOINTS,
+                meta["name"],
+                namespace=meta["namespace"],
+                uid=meta["uid"],
+                resource_version=meta["resourceVersion"],
+            )
+
+
+def _must_go(found: Object, wanted: Object, endpoint: Endpoint) -> bool:
+    """Whether another one has to be made in its place: a predecessor's, which the garbage collector may be after, by
+    uid.
+    """
+    same_owner = found["metadata"].get("ownerReferences", []) == wanted["metadata"].get("ownerReferences", [])
+    return bool(found["metadata"].get("deletionTimestamp")) or not (same_owner or endpoint.is_static)
+
+
+def _changed(namespace: str, name: str) -> errors.Conflict:
+    return errors.Conflict(f"SpiderEndpoint {namespace}/{name} changed since it was read")
 
 
 def _keep_clean_gateways(found: Object, wanted: Object) -> None:

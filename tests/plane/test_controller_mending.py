@@ -14,6 +14,7 @@ from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import (
     NOBODY,
     find,
+    in_seconds,
     make_endpoint,
     make_pool,
     make_record,
@@ -144,6 +145,64 @@ async def test_a_record_that_is_deleted_under_a_living_pod_stands_again_with_all
     assert found is not None
     assert found["spec"] == before["spec"]
     assert found["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+async def test_what_somebody_releases_under_a_running_pod_is_its_own_again(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    pod = await running_pod(kube, namespace, "cart", ADDRESS)
+    before = await record_of(kube, pod)
+    await until_shown(kube, pod, f"{ADDRESS}/16")
+    released = {"state": "Cooling", "until": in_seconds(600)}
+    await kube.patch(SPIDER_IP_ADDRESSES, ADDRESS, {"spec": released})
+    await until_state(kube, ADDRESS, "Held")
+    found = await find(kube, ADDRESS)
+    assert found is not None
+    assert found["spec"]["holder"] == before["spec"]["holder"]
+
+
+async def test_a_quarantine_does_not_end_under_a_running_pod(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    pod = await running_pod(kube, namespace, "cart", ADDRESS)
+    await record_of(kube, pod)
+    over = in_seconds(-10)
+    await kube.patch(SPIDER_IP_ADDRESSES, ADDRESS, {"spec": {"state": "Quarantined", "until": over}})
+    ghosts = "10.30.0.2"
+    await make_record(kube, ghosts, "mending", namespace, "ghost", NOBODY, state="Quarantined", until=over)
+    await until_state(kube, ghosts, "Cooling", "")
+    assert await state_of(kube, ADDRESS) == "Quarantined"
+
+
+async def test_every_interface_and_family_comes_back_into_an_endpoint_that_is_gone(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    await make_pool(kube, "mending-v6", "fd00:30::1-fd00:30::9", subnet="fd00:30::/64", ipVersion=6)
+    pod = await running_pod(kube, namespace, "cart", ADDRESS, "fd00:30::1")
+    meta = pod["metadata"]
+    who = {"namespace": namespace, "pod": "cart", "podUID": meta["uid"], "node": "node-1", "containerID": "c1"}
+    for text, pool, interface in (
+        (ADDRESS, "mending", "eth0"),
+        ("fd00:30::1", "mending-v6", "eth0"),
+        ("10.30.0.2", "mending", "net1"),
+    ):
+        holder = {**who, "interface": interface}
+        await make_record(kube, text, pool, namespace, "cart", meta["uid"], holder=holder)
+    await until_shown(kube, pod, f"{ADDRESS}/16", "10.30.0.2/16")
+    ips = (await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace))["status"]["current"]["ips"]
+    assert [(each["interface"], each.get("ipv6")) for each in ips] == [("eth0", "fd00:30::1/64"), ("net1", None)]
+
+
+async def test_the_endpoint_of_a_pod_whose_pool_cannot_be_read_stays_as_it_is(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    pod = await running_pod(kube, namespace, "cart", ADDRESS)
+    await make_record(kube, ADDRESS, "nonsense", namespace, "cart", pod["metadata"]["uid"])
+    await make_endpoint(kube, pod, "nonsense", "10.30.0.99")
+    other = await running_pod(kube, namespace, "other", "10.30.0.2")
+    await record_of(kube, other, "10.30.0.2")
+    await until_shown(kube, other, "10.30.0.2/16")
+    assert await shown_by(kube, namespace, "cart") == (pod["metadata"]["uid"], ["10.30.0.99/16"])
 
 
 async def test_a_record_that_was_lost_while_nobody_watched_stands_again_on_the_word_of_endpoint_and_node(

@@ -197,7 +197,7 @@ def ghost_on(node: str) -> dict[str, str]:
     return {**names, "node": node}
 
 
-async def test_conflicts_and_quarantine_are_left_to_people(
+async def test_conflicts_are_left_to_people_and_a_quarantine_lasts_its_time(
     kube: KubeClient, namespace: str, controller: Controller
 ) -> None:
     await make_record(kube, "10.30.0.1", "reclaim", namespace, "ghost", NOBODY, state="Conflict")

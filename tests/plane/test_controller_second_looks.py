@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from structlog.testing import capture_logs
 from allocator.domain import errors
 from allocator.kube.codec import decode_time
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS
+from allocator.kube.stores import KubeEndpoints
 from controller.reclaim import Reclaim
 from controller.tidy import OrphanEndpoints
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod, set_ready
 from tests.plane.controllers import (
+    FINALIZER,
     NOBODY,
     find,
     make_endpoint,
@@ -30,11 +33,6 @@ from tests.plane.turns import CONFIG, GRACE_S, leading, reclaim, two_sightings
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from allocator.domain.addresses import Address, Version
-    from allocator.domain.endpoint import Endpoint
-    from allocator.domain.record import Holder
     from allocator.kube.client import KubeClient
     from controller.books import Books
     from controller.reclaim import Hands
@@ -103,20 +101,11 @@ async def test_the_address_of_a_mirror_pod_made_anew_stays_and_goes_with_the_mir
         await until(freed, within_s=20, what="the address to be freed")
 
 
-class Unwilling:
-    """Endpoints that cannot be written, and nothing else is wrong."""
-
-    async def write(self, endpoint: Endpoint) -> None:
-        raise errors.Unavailable(f"no endpoint can be written: {endpoint.pod.name}")
+class Unwilling(KubeEndpoints):
+    """None of them can be removed, and nothing else is wrong."""
 
     async def remove(self, namespace: str, name: str, pod_uid: str) -> None:
         raise errors.Unavailable(f"no endpoint can be removed: {namespace}/{name} of {pod_uid}")
-
-    async def addresses(self, namespace: str, name: str) -> Mapping[tuple[str, Version], Address]:
-        raise errors.Unavailable(f"no endpoint can be read: {namespace}/{name}")
-
-    async def hand_over(self, namespace: str, name: str, pod_uid: str, heir: Holder) -> None:
-        raise errors.Unavailable(f"no endpoint can be written: {namespace}/{name} of {pod_uid} for {heir.pod_uid}")
 
 
 async def test_an_endpoint_that_cannot_be_removed_does_not_make_a_release_void(
@@ -126,7 +115,8 @@ async def test_an_endpoint_that_cannot_be_removed_does_not_make_a_release_void(
     clock = FakeClock()
 
     def hindered(books: Books, hands: Hands) -> Reclaim:
-        return Reclaim(books, replace(hands, endpoints=Unwilling()), CONFIG)
+        unwilling = Unwilling(kube, clock=clock, rng=random.Random(1))  # noqa: S311 - jitter
+        return Reclaim(books, replace(hands, endpoints=unwilling), CONFIG)
 
     async with leading(kube, clock, hindered) as loop:
         with capture_logs() as lines:
@@ -150,6 +140,8 @@ async def test_a_static_endpoint_goes_when_no_record_stands_for_it_and_not_befor
     theirs = {"status": {"allocatedIPs": '{"10.31.0.1":{}}', "allocatedIPCount": 1}}
     await kube.patch(SPIDER_IP_POOLS, "theirs", theirs, subresource="status")
     await static_endpoint(kube, namespace, "db-2", "22222222-0000-0000-0000-000000000000", pool="theirs")
+    gone = {"metadata": {"name": "cart", "namespace": namespace, "uid": "33333333-0000-0000-0000-000000000000"}}
+    await make_endpoint(kube, gone, "theirs", "10.31.0.1")
     clock = FakeClock()
 
     def orphans(books: Books, hands: Hands) -> OrphanEndpoints:
@@ -159,4 +151,9 @@ async def test_a_static_endpoint_goes_when_no_record_stands_for_it_and_not_befor
         await loop.turn()
         clock.advance(GRACE_S)
         await loop.turn()
-    assert await endpoints_in(kube, namespace) == {"db-0", "db-2"}
+    left = {
+        each["metadata"]["name"]: each for each in (await kube.list(SPIDER_ENDPOINTS, namespace=namespace))["items"]
+    }
+    assert left.keys() - {"cart"} == {"db-0", "db-2"}
+    # Where somebody collects garbage, the one without a pod is being deleted; the original's finalizer keeps it.
+    assert left["cart"]["metadata"]["finalizers"] == [FINALIZER]

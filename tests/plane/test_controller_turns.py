@@ -50,6 +50,20 @@ async def test_who_is_not_sure_to_lead_frees_nothing(kube: KubeClient, namespace
         assert await state_of(kube, "10.30.0.1") == "Held"
 
 
+async def test_a_leak_grows_older_however_often_its_release_has_to_be_begun_anew(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "ghost", NOBODY)
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim, may_act=lambda: False) as loop:
+        await two_sightings(loop, clock)
+        await two_sightings(loop, clock)
+        assert loop.leaks() == [2 * GRACE_S]
+    async with leading(kube, clock, reclaim) as loop:
+        await two_sightings(loop, clock)
+        assert loop.leaks() == []
+
+
 async def test_time_that_passes_between_the_reads_and_the_write_voids_the_verdict(
     kube: KubeClient, namespace: str, pool: str
 ) -> None:

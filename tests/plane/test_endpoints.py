@@ -53,3 +53,39 @@ async def test_the_late_write_of_a_pod_deleted_by_force_leaves_its_successors_en
         await endpoints.write(endpoint(before, "10.20.0.10"))
     found = await kube.get(SPIDER_ENDPOINTS, "web-0", namespace=namespace)
     assert found["status"]["current"]["uid"] == after["metadata"]["uid"]
+
+
+async def test_a_mend_of_an_endpoint_that_has_changed_since_is_a_conflict_and_changes_nothing(
+    kube: KubeClient, namespace: str
+) -> None:
+    await make_node(kube, "n1")
+    endpoints = KubeEndpoints(kube, clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+    pod = await make_pod(kube, namespace, "cart", "n1")
+    await endpoints.write(endpoint(pod, "10.20.0.10"))
+    seen = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    await endpoints.write(endpoint(pod, "10.20.0.11"))
+    wanted = endpoint(pod, "10.20.0.12")
+    with pytest.raises(errors.Conflict):
+        await endpoints.mend(seen, wanted)
+    with pytest.raises(errors.Conflict):
+        await endpoints.mend(None, wanted)
+    with pytest.raises(errors.Conflict):
+        await endpoints.discard(seen)
+    found = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    assert found["status"]["current"]["ips"][0]["ipv4"] == "10.20.0.11/16"
+
+
+async def test_a_mend_replaces_the_endpoint_of_a_predecessor_by_another_object(
+    kube: KubeClient, namespace: str
+) -> None:
+    await make_node(kube, "n1")
+    endpoints = KubeEndpoints(kube, clock=SystemClock(), rng=random.Random(7))  # noqa: S311
+    before = await make_pod(kube, namespace, "cart", "n1")
+    await endpoints.write(endpoint(before, "10.20.0.10"))
+    seen = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    await kill_pod(kube, before)
+    after = await make_pod(kube, namespace, "cart", "n1")
+    await endpoints.mend(seen, endpoint(after, "10.20.0.11"))
+    found = await kube.get(SPIDER_ENDPOINTS, "cart", namespace=namespace)
+    assert found["metadata"]["uid"] != seen["metadata"]["uid"]
+    assert found["metadata"]["ownerReferences"][0]["uid"] == after["metadata"]["uid"]

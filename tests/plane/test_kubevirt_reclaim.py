@@ -23,6 +23,7 @@ from tests.plane import machines
 from tests.plane.agents import make_node
 from tests.plane.controllers import (
     NOBODY,
+    find,
     make_pool,
     make_record,
     running_controller,
@@ -262,6 +263,41 @@ async def test_the_controller_shows_a_machine_by_its_name_and_gives_its_address_
             return await endpoint_uid(kube, namespace) == ""
 
         await until(no_endpoint, within_s=10, what="the endpoint to go")
+
+
+async def report(kube: KubeClient, launcher: Object) -> None:
+    """The launcher's kubelet says that it runs and has the address."""
+    meta, status = launcher["metadata"], {"phase": "Running", "podIP": ADDRESS, "podIPs": [{"ip": ADDRESS}]}
+    await kube.patch(PODS, meta["name"], {"status": status}, namespace=meta["namespace"], subresource="status")
+
+
+async def test_a_lost_record_of_a_running_machine_stands_again(
+    plane: Plane, kube: KubeClient, namespace: str, instance: Object, tmp_path: Path
+) -> None:
+    launcher = await make_launcher(kube, instance, "aaaaa", "node-1", {})
+    await report(kube, launcher)
+    await make_endpoint(kube, namespace, launcher["metadata"]["uid"])
+    with running_controller(plane.kubeconfig, "default", tmp_path):
+        await until_state(kube, ADDRESS, "Held")
+    found = await find(kube, ADDRESS)
+    assert found is not None
+    assert (found["spec"]["holder"]["pod"], found["spec"]["slot"]["name"]) == (launcher["metadata"]["name"], "ledger")
+
+
+async def test_a_record_deleted_under_a_migrating_machine_stands_again_for_both_ends(
+    plane: Plane, kube: KubeClient, namespace: str, instance: Object, tmp_path: Path
+) -> None:
+    source = await make_launcher(kube, instance, "aaaaa", "node-1", {})
+    target = await make_launcher(kube, instance, "bbbbb", "node-1", {})
+    await report(kube, source)
+    await holds(kube, instance, target, source)
+    with running_controller(plane.kubeconfig, "default", tmp_path) as running:
+        await running.logged("leading")
+        await kube.delete(SPIDER_IP_ADDRESSES, ADDRESS)
+        await until_state(kube, ADDRESS, "Held")
+    found = await find(kube, ADDRESS)
+    assert found is not None
+    assert (found["spec"]["holder"], found["spec"]["peer"]) == (party(target), party(source))
 
 
 async def test_the_endpoint_of_a_machine_is_no_orphan_while_the_machine_stands(

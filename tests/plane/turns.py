@@ -46,11 +46,10 @@ async def leading(
     """What `build` makes, once the caches are complete. The cache `deaf_to` hears nothing more from then on."""
     books = Books(kube, clock=clock, kept=KNOWN)
     rng = random.Random(1)  # noqa: S311 - jitter
+    ledger = KubeLedger(kube, books.addresses, clock=clock, rng=rng)
     hands = Hands(
-        ledger=KubeLedger(kube, books.addresses, clock=clock, rng=rng),
-        witness=Witness(
-            kube, books.node_state, books.endings, Slots(kube, KNOWN, clock=clock, rng=rng), clock=clock, rng=rng
-        ),
+        ledger=ledger,
+        witness=Witness(kube, books, Slots(kube, KNOWN, clock=clock, rng=rng), ledger, clock=clock, rng=rng),
         endpoints=KubeEndpoints(kube, clock=clock, rng=rng),
         receipts=Receipts(Recorder(kube, component="test", clock=clock), Metrics(), namespace="default", lease="none"),
         may_act=may_act,

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from allocator.domain.mending import NETWORK_STATUS, Disagreement, Shown, compare, reported_addresses
+from allocator.domain.mending import NETWORK_STATUS, Disagreement, Shown, compare, has_another, reported_addresses
 from tests.unit.records import a_pod, a_record
 
 POD = a_pod(ips=("10.20.0.10",))
@@ -23,6 +23,7 @@ def test_an_endpoint_that_says_what_the_ledger_says_needs_nothing() -> None:
         pytest.param([], id="is missing"),
         pytest.param([Shown("eth0", ip_address("10.20.0.11"), "a")], id="shows another address"),
         pytest.param([Shown("net1", ip_address("10.20.0.10"), "a")], id="shows another interface"),
+        pytest.param([Shown("eth0", ip_address("10.20.0.10"), "b")], id="shows another pool"),
         pytest.param([SHOWN, Shown("net1", ip_address("10.20.0.11"), "a")], id="shows one more"),
     ],
 )
@@ -41,6 +42,12 @@ def test_the_word_of_the_endpoint_alone_brings_no_record_back() -> None:
 def test_an_interface_that_has_an_address_has_lost_none_whatever_its_node_still_reports() -> None:
     elsewhere = a_record("10.20.0.11")
     assert compare(POD, [elsewhere], [SHOWN]).lost == ()
+
+
+def test_a_record_beside_another_of_its_family_is_one_too_many() -> None:
+    record = a_record()
+    assert has_another(record, [record, a_record("10.20.0.11")])
+    assert not has_another(record, [record, a_record("fd00::1"), a_record("10.20.0.11", pod_uid="uid-2")])
 
 
 def test_of_further_interfaces_the_node_reports_what_multus_wrote() -> None:

@@ -18,6 +18,7 @@ from allocator.domain.reclaim import (
     Verdict,
     Why,
     cooling_time,
+    has_own,
     judge,
     survivor,
 )
@@ -162,10 +163,15 @@ def test_the_same_holds_for_every_pod_that_went_without_its_kubelet(
     assert cooling_time(verdict(record, pod, node=node), node, 30 * SECOND) == UNSEEN_END_DELAY
 
 
-@pytest.mark.parametrize("node", list(NodeState))
+@pytest.mark.parametrize("node", [NodeState.READY, NodeState.NOT_READY, NodeState.FENCED])
 def test_what_a_kubelet_has_reported_as_ended_cools_as_usual(node: NodeState) -> None:
     finished = verdict(a_record(), a_pod(phase="Succeeded"), node=node)
     assert cooling_time(finished, node, 30 * SECOND) == 30 * SECOND
+
+
+def test_of_a_node_that_is_gone_no_kubelet_reported_the_end() -> None:
+    failed = verdict(a_record(), a_pod(phase="Failed"), node=NodeState.GONE)
+    assert cooling_time(failed, NodeState.GONE, 30 * SECOND) == UNSEEN_END_DELAY
 
 
 def test_a_node_that_a_person_has_fenced_runs_nothing_any_more() -> None:
@@ -175,6 +181,14 @@ def test_a_node_that_a_person_has_fenced_runs_nothing_any_more() -> None:
 
 def test_a_mirror_that_came_back_under_another_uid_keeps_the_address_of_its_pod() -> None:
     assert verdict(a_record(), a_pod(uid="uid-2", annotations=MIRROR)) == Verdict(Act.KEEP, Why.POD_STANDS)
+
+
+def test_a_mirror_of_an_edited_file_has_an_address_of_its_own_and_keeps_none_of_its_predecessor() -> None:
+    mirror, record = a_pod(uid="uid-2", annotations=MIRROR), a_record()
+    assert not has_own(mirror, record, [a_record("10.20.0.11", pod_uid="uid-3"), a_record("fd00::1", pod_uid="uid-2")])
+    assert has_own(mirror, record, [a_record("10.20.0.11", pod_uid="uid-2")])
+    seen = Sighting(record=record, pod=mirror, node=NodeState.READY, mirror_has_own=True)
+    assert judge(seen, Rules(), NOON) == Verdict(Act.RELEASE, Why.POD_REPLACED)
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,16 @@ from allocator.domain.addresses import object_name
 from allocator.domain.reclaim import Ending
 from allocator.domain.record import State
 from controller.endings import Endings
-from controller.tidy import RETRY_S, SLACK_S, Cooled
+from controller.tidy import QUARANTINE_RETRY_S, RETRY_S, SLACK_S, Cooled
 from tests.unit.fake_clock import FakeClock
-from tests.unit.records import NOON, a_record, cooling
+from tests.unit.records import NOON, a_pod, a_record, cooling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from allocator.domain.record import Record
+    from allocator.domain.request import Pod
     from controller.books import Books
     from controller.reclaim import Hands
 
@@ -35,7 +36,8 @@ class Bench:
         self.on_record: list[Callable[[Record | None, Record | None], None]] = []
         self.records: dict[str, Record] = {}
         self.fails: dict[str, Exception] = {}
-        self.ledger = self.receipts = self
+        self.ledger = self.receipts = self.witness = self
+        self.pods: dict[str, Pod] = {}
         self.may_act = lambda: True
         self.cooled = Cooled(cast("Books", self), cast("Hands", self), reuse_delay=timedelta(seconds=30))
 
@@ -57,6 +59,9 @@ class Bench:
     async def replace(self, record: Record) -> Record:
         self.show(replace(record, resource_version=record.resource_version + "1"))
         return record
+
+    async def pod(self, _namespace: str, name: str) -> Pod | None:
+        return self.pods.get(name)
 
     def quarantine_ended(self, after: Record) -> None:
         assert after.state is State.COOLING
@@ -100,6 +105,15 @@ async def test_a_quarantine_ends_by_time_and_the_address_then_cools_like_any_oth
     assert await bench.state_after(QUARANTINE.total_seconds() + 0.9) is State.QUARANTINED
     assert await bench.state_after(0.1) is State.COOLING
     assert await bench.after(31) == []
+
+
+async def test_no_quarantine_ends_under_a_pod_that_may_run() -> None:
+    bench = Bench()
+    bench.pods["cart"] = a_pod()
+    bench.show(quarantined(since=NOON))
+    assert await bench.state_after(QUARANTINE.total_seconds() + 600) is State.QUARANTINED
+    del bench.pods["cart"]
+    assert await bench.state_after(QUARANTINE_RETRY_S) is State.COOLING
 
 
 async def test_a_new_leader_does_not_begin_a_quarantine_anew() -> None:
