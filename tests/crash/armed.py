@@ -87,7 +87,8 @@ def arm_files(fuse: Fuse) -> None:
         fuse.around(what and f"name-{what}", lambda: replace(source, target, **options))
 
     def unlinked(path: Any, **options: Any) -> None:
-        what = boundaries.of_file(os.fspath(path))
+        # Within a folder that is open only shutil.rmtree removes: a temporary one.
+        what = None if options.get("dir_fd") is not None else boundaries.of_file(os.fspath(path))
         fuse.around(what and f"remove-{what}", lambda: unlink(path, **options))
 
     vars(os).update(rename=renamed, replace=replaced, unlink=unlinked)

@@ -121,8 +121,8 @@ def _changed(body: Any) -> str:
 def of_file(path: str) -> str | None:
     """What a file is that gets or loses this name; None for drafts and temporary files, which nobody looks for."""
     name, folder = PurePath(path).name, PurePath(path).parent
-    # ssl reads pairs from files only: those lie in a folder that tempfile made.
-    is_temporary = folder in NOBODYS or (folder.parent in NOBODYS and folder.name.startswith("tmp"))
+    # ssl reads pairs from files only: certs/tls.py makes a folder for them that goes at once.
+    is_temporary = folder in NOBODYS or (folder.parent in NOBODYS and folder.name.startswith("spiderpool-certs-"))
     if name.startswith(".") or is_temporary:
         return None
     return {".sock": "socket", ".json": "intent"}.get(PurePath(path).suffix, name)
