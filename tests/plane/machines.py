@@ -48,12 +48,16 @@ async def uninstall(kube: KubeClient) -> None:
             await kube.delete(CRDS, f"{resource.plural}.{resource.group}")
 
     async def gone() -> bool:
-        try:
-            for resource in (MACHINES, MACHINE_INSTANCES):
-                await kube.raw("GET", resource.path())
-        except ApiError as error:
-            return error.status == 404
-        return False
+        # The definitions too: one that is still going would be taken for installed.
+        for resource in (MACHINES, MACHINE_INSTANCES):
+            for path in (resource.path(), CRDS.path(None, f"{resource.plural}.{resource.group}")):
+                try:
+                    await kube.raw("GET", path)
+                except ApiError as error:
+                    if error.status == 404:
+                        continue
+                return False
+        return True
 
     await eventually(gone, within_s=30)
 
