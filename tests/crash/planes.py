@@ -51,6 +51,11 @@ class Plane:
             await until(self._started, within_s=READY_S, what="the API server to have its port again")
         await self.answers()
 
+    @property
+    def pid(self) -> int:
+        """Of the API server."""
+        return self.actor.pid if self.kind == "embedded" else self.part("kube-apiserver")
+
     async def answers(self) -> None:
         async with KubeClient.connect(kubeconfig=self.kubeconfig, user_agent="tests", timeout_s=5) as client:
 

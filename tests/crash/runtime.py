@@ -147,6 +147,7 @@ class Runtime:
 
     lines: Mapping[str, Line]
     told: dict[str, Told] = field(default_factory=dict)
+    retry_s: float = RETRY_S
     adds: int = 0
     failed_adds: int = 0
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -166,7 +167,7 @@ class Runtime:
                     except NoAddress as error:
                         last = str(error)
                         await self._undo(told, line)
-                        await asyncio.sleep(RETRY_S)
+                        await asyncio.sleep(self.retry_s)
                     else:
                         self.told[pod["metadata"]["uid"]] = told
                         return told.addresses[(interfaces or ("eth0",))[-1]]
@@ -194,7 +195,7 @@ class Runtime:
                         await self._line(told.pod, line).delete(told.pod, interface, told.container)
                         break
                     except NotReleased:
-                        await asyncio.sleep(RETRY_S)
+                        await asyncio.sleep(self.retry_s)
 
     def new_container(self, pod: Object) -> str:
         return f"c{next(self._numbers)}-{pod['metadata']['uid']}"

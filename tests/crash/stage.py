@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +30,7 @@ from tests.plane import machines
 from tests.plane.controllers import API, FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
     from allocator.kube.resources import Object
@@ -55,6 +55,7 @@ class Stage:
     actors: dict[str, Actor] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     deaths: list[tuple[str, str]] = field(default_factory=list)
+    _outages: int = 0
 
     def add(self, actor: Actor) -> Actor:
         self.actors[actor.name] = actor
@@ -81,6 +82,15 @@ class Stage:
             for actor in self.actors.values():
                 stack.callback(actor.stop)
 
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """The API server is away: what starts now may give up, and is started again."""
+        self._outages += 1
+        try:
+            yield
+        finally:
+            self._outages -= 1
+
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[None]:
         """Starts again what was killed or stopped, unarmed; what ends otherwise is a failure."""
@@ -101,7 +111,7 @@ class Stage:
     def _revive(self, actor: Actor) -> None:
         code = actor.process.returncode if actor.process else None
         # It was killed, or told to stop.
-        assert code in (-signal.SIGKILL, 0), f"{actor.name} ended with {code}:\n{actor.tail()}"
+        assert code in (-signal.SIGKILL, 0) or self._outages, f"{actor.name} ended with {code}:\n{actor.tail()}"
         self.deaths.append((actor.name, actor.died_at()))
         actor.start()
 
@@ -130,7 +140,7 @@ class Cluster:
     def nodes(self) -> list[str]:
         return self.stage.agents
 
-    async def pool(self, size: int, *, version: int = 4, **spec: Any) -> Object:
+    async def pool(self, size: int, *, version: int = 4) -> Object:
         """A pool of so many addresses in a subnet of its own."""
         number = next(self.stage.numbers)
         if version == 4:
@@ -139,10 +149,14 @@ class Cluster:
                 ips = [f"{ips[0]}-10.{number // 250}.{number % 250}.{size}"]
         else:
             subnet, ips = f"fd00:{number:x}::/64", [f"fd00:{number:x}::1-fd00:{number:x}::{size:x}"]
-        body = {"subnet": subnet, "ips": ips, "ipVersion": version, **spec}
-        meta = {"name": f"pool-{number}", "finalizers": [FINALIZER]}
+        return await self.pool_of(subnet, *ips)
+
+    async def pool_of(self, subnet: str, *ips: str, name: str = "") -> Object:
+        """As a person writes it; a webhook may have a part in it."""
+        meta = {"name": name or f"pool-{next(self.stage.numbers)}", "finalizers": [FINALIZER]}
+        spec = {"subnet": subnet, "ips": list(ips), "ipVersion": 6 if ":" in subnet else 4}
         return await self.api.create(
-            SPIDER_IP_POOLS, {"apiVersion": API, "kind": "SpiderIPPool", "metadata": meta, "spec": body}
+            SPIDER_IP_POOLS, {"apiVersion": API, "kind": "SpiderIPPool", "metadata": meta, "spec": spec}
         )
 
     async def pod(
