@@ -1,4 +1,9 @@
-"""`python -m tests.simulation --seed N --trace` tells a seed's story; `--seeds A:B` plays many, one line each failure."""
+"""`python -m tests.simulation --seed N --trace` tells a seed's story; `--seeds A:B` plays many, one line for a failure.
+
+`--without "live read"` takes a safeguard away first (weakened.py has their names).
+"""
+
+# ruff: noqa: T201 - it prints what it finds
 
 from __future__ import annotations
 
@@ -7,52 +12,47 @@ import gc
 import os
 import sys
 import time
-import warnings
 
 
 def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Sets of strings have another order in each process: a seed must not depend on it.
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
-            {**os.environ, "PYTHONHASHSEED": "0"},
-        )  # noqa: S606, E501
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--seeds", help="A:B, without B")
+        environ = {**os.environ, "PYTHONHASHSEED": "0"}
+        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environ)  # noqa: S606
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="", metavar="A:B", help="from A, without B")
     parser.add_argument("--trace", action="store_true")
-    parser.add_argument("--without", default="", help="a safeguard to take away")
+    parser.add_argument("--without", default="", metavar="SAFEGUARD")
     parser.add_argument("--first", action="store_true", help="end with the first failure")
     options = parser.parse_args()
-    first, _, last = (options.seeds or f"{options.seed}:{(options.seed or 0) + 1}").partition(":")
-    from tests.simulation import weakened  # noqa: PLC0415 - after the choice of the hash seed
-    from tests.simulation.world import World  # noqa: PLC0415
+    first, _, last = (options.seeds or f"{options.seed}:{options.seed + 1}").partition(":")
+    return _play(range(int(first), int(last)), options)
 
-    # What is left of a seed's tasks is thrown away while it waits.
-    sys.unraisablehook = lambda _: None
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+def _play(seeds: range, options: argparse.Namespace) -> int:
+    from tests.simulation import weakened  # noqa: PLC0415 - when the hash seed is known
+    from tests.simulation.world import play  # noqa: PLC0415
+
     weakened.take_away(options.without)
-    gc.disable()
     gc.freeze()
-    failed, began, virtual, steps = 0, time.process_time(), 0.0, 0
-    for seed in range(int(first), int(last)):
-        outcome = World(seed, is_traced=options.trace).run()
-        virtual, steps = virtual + outcome.virtual_s, steps + outcome.steps
-        if options.trace:
-            print("\n".join(outcome.story))
-            print(f"digest {outcome.digest}")
+    outcomes, began = [], time.process_time()
+    for seed in seeds:
+        outcome = play(seed, is_traced=options.trace)
+        outcomes.append(outcome)
+        for line in outcome.story:
+            print(line)
         if outcome.failure:
-            failed += 1
             print(f"seed {seed}: {outcome.failure}", flush=True)
             if options.first:
                 break
-        gc.collect()
-    took = time.process_time() - began
-    count = int(last) - int(first)
+    took, count = time.process_time() - began, len(outcomes)
+    failed = sum(bool(each.failure) for each in outcomes)
     print(
-        f"{count} seeds, {failed} failed; {took / count * 1e3:.0f} ms of CPU, {virtual / count:.0f} virtual s, {steps // count} steps each"
-    )  # noqa: E501
+        f"{count} seeds, {failed} failed; {sum(each.faults for each in outcomes)} faults, "
+        f"{sum(each.answers for each in outcomes)} answers, {sum(each.virtual_s for each in outcomes) / 3600:.1f} h "
+        f"of virtual time, {took / count * 1e3:.0f} ms of CPU a seed"
+    )
     return 1 if failed else 0
 
 

@@ -107,6 +107,7 @@ class ApiServer:
         self.store = Store()
         self.registry = Registry(_types())
         self.clock = clock
+        self._touches = 0
         self.api = Api(self.store, self.registry, clock=clock.now, new_uid=new_uid)
         self.target = functools.lru_cache(maxsize=2000)(functools.partial(parse_path, registry=self.registry))
 
@@ -121,6 +122,23 @@ class ApiServer:
             return Reply(200, msgspec.json.encode(finished(self._write(request, target))))
         except Problem as problem:
             return Reply(problem.code, msgspec.json.encode(problem.status()))
+
+    def touch(self, request: Request) -> None:
+        """Somebody annotates the object that the request is about: its resourceVersion moves on."""
+        target = self.target(request.path)
+        if target is None or self.store.get(target.rt.key(target.namespace, target.name)) is None:
+            return
+        self._touches += 1
+        body = {"metadata": {"annotations": {"example.com/touched": str(self._touches)}}}
+        finished(
+            self.api.update(
+                target.rt,
+                target.namespace,
+                target.name,
+                lambda obj: patches.apply_patch(patches.MERGE, obj, body),
+                _SILENT,
+            )
+        )
 
     def _read(
         self, request: Request, target: Target, leaving_out: Callable[[list[Object]], list[Object]] | None

@@ -6,7 +6,7 @@ kind and others a little of everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KINDS: Final = (
     "refused",  # the connection is refused: nothing was sent
     "lost",  # the request took effect, and its answer is lost
     "late",  # it takes effect when its caller has given up
-    "conflict",  # 409 for a write that would have gone through
+    "conflict",  # somebody else writes the same object right before
     "throttled",  # 429 with Retry-After
     "broken",  # 500 and 503, before anything happens
     "half done",  # 504, and it did happen
@@ -91,28 +91,29 @@ class Weather:
                     return fate
         return Fate(there_s, back_s)
 
-    def _fate(self, kind: str, there_s: float, back_s: float, request: Request) -> Fate | None:
+    def _fate(self, kind: str, there_s: float, back_s: float, request: Request) -> Fate | None:  # noqa: PLR0911 - a table
         draw = self._rng
+        if kind == "conflict" and request.method in ("GET", "POST"):
+            return None
+        fate = Fate(there_s, back_s, kind=kind)
         match kind:
             case "refused":
-                return Fate(None, there_s, kind=kind)
+                return replace(fate, there_s=None)
             case "lost":
                 # The connection breaks, or nothing more is ever heard.
-                return Fate(there_s, draw.choice((None, back_s)), status=-1, kind=kind)
+                return replace(fate, back_s=draw.choice((None, back_s)), status=-1)
             case "late":
-                return Fate(draw.uniform(*LATE_S), back_s, kind=kind)
-            case "conflict" if request.method != "GET" and request.method != "POST":
-                return Fate(there_s, back_s, status=409, takes_effect=False, kind=kind)
+                return replace(fate, there_s=draw.uniform(*LATE_S))
             case "throttled":
-                return Fate(there_s, back_s, 429, takes_effect=False, retry_after_s=draw.choice((0, 1, 3)), kind=kind)
+                return replace(fate, status=429, takes_effect=False, retry_after_s=draw.choice((0, 1, 3)))
             case "broken":
-                return Fate(there_s, back_s, draw.choice((500, 503)), takes_effect=False, kind=kind)
+                return replace(fate, status=draw.choice((500, 503)), takes_effect=False)
             case "half done":
-                return Fate(there_s, back_s, 504, kind=kind)
+                return replace(fate, status=504)
             case "slow":
-                return Fate(draw.uniform(0.1, 4.0), draw.uniform(0.1, 4.0), kind=kind)
+                return replace(fate, there_s=draw.uniform(0.1, 4.0), back_s=draw.uniform(0.1, 4.0))
             case _:
-                return None
+                return fate
 
     def leaving_out(self, process: Process, request: Request) -> Callable[[list[Object]], list[Object]] | None:
         """What a partial list leaves out, when this one is to be partial."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MIRROR: Final = "kubernetes.io/config.mirror"
+# Until a kubelet that was cut off has ended what was deleted meanwhile.
+CATCH_UP_S: Final = 5.0
 ADD_S: Final = 60.0
 DEL_S: Final = 2.0
 
@@ -51,6 +53,9 @@ class Kubelet:
     def __init__(self, world: World, node: str, process: Process) -> None:
         self.node = node
         self.is_cut_off = False
+        self._back_at = -CATCH_UP_S
+        self._in_touch = asyncio.Event()
+        self._in_touch.set()
         self.agent: AgentProcess | None = None
         self.folder = Folder()
         self.sandboxes: list[Sandbox] = []
@@ -61,7 +66,9 @@ class Kubelet:
         self._rng = process.rng
         self._process = process
         self._known: dict[tuple[str, str], Object] = {}
+        self._last: dict[str, Object] = {}  # each pod as it was last seen, by the UID that the runtime knows
         self._workers: dict[str, asyncio.Event] = {}
+        self._told_at = 0.0  # when the last event comes
         self._made = 0
         world.server.store.subscribe(self._notice)
 
@@ -69,8 +76,8 @@ class Kubelet:
 
     def _notice(self, event: Event) -> None:
         if event.key.collection == "/pods" and event.new["spec"].get("nodeName") == self.node:
-            delay_s = self._rng.uniform(0.005, 0.1)
-            self._loop.call_later(delay_s, self._take_in, event, context=self._process.context)
+            self._told_at = max(self._told_at, self._loop.time() + self._rng.uniform(0.005, 0.1))
+            self._loop.call_at(self._told_at, self._take_in, event, context=self._process.context)
 
     def _take_in(self, event: Event) -> None:
         if self.is_cut_off:
@@ -81,7 +88,7 @@ class Kubelet:
             self._known[key] = obj
             if asked not in self._workers:
                 self._workers[asked] = asyncio.Event()
-                self._loop.spawn(self._process, self._work(key, asked), f"pod-{key[1]}")
+                self._loop.start(self._process, self._work(key, asked), f"pod-{key[1]}")
         elif known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]:
             del self._known[key]
             if self.manifests.get(key[1]) == asked:
@@ -95,12 +102,20 @@ class Kubelet:
         if asked in self._workers:
             self._workers[asked].set()
 
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether the node runs nothing but what the API server knows."""
+        return not self.is_cut_off and self._loop.time() - self._back_at >= CATCH_UP_S
+
     def cut(self) -> None:
         self.is_cut_off = True
+        self._in_touch.clear()
 
     def reconnect(self) -> None:
         """It hears of everything that it has missed."""
         self.is_cut_off = False
+        self._back_at = self._loop.time()
+        self._in_touch.set()
         pods = {
             (key.namespace, key.name): obj
             for key, obj in self._world.server.store.items("/pods")
@@ -111,7 +126,7 @@ class Kubelet:
             asked = _asked_uid(obj)
             if asked not in self._workers:
                 self._workers[asked] = asyncio.Event()
-                self._loop.spawn(self._process, self._work(key, asked), f"pod-{key[1]}")
+                self._loop.start(self._process, self._work(key, asked), f"pod-{key[1]}")
         for changed in self._workers.values():
             changed.set()
         for name in self.manifests:
@@ -141,34 +156,43 @@ class Kubelet:
 
     async def _work(self, key: tuple[str, str], asked: str) -> None:
         changed, sandbox, failures = self._workers[asked], None, 0
-        while True:
+        while (pod := self._wanted(key, asked)) is not None:
             changed.clear()
-            pod = self._known.get(key)
-            if pod is None or _asked_uid(pod) != asked:
-                if self.manifests.get(key[1]) != asked:
-                    break
-            elif pod["metadata"].get("deletionTimestamp") and key[1] not in self.manifests:
+            if pod["metadata"].get("deletionTimestamp") and not self._is_static(key, asked):
                 await self._wind_up(sandbox, pod)
                 break
-            elif (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-                break
-            elif sandbox is None or not sandbox.is_running:
+            if sandbox is None or not sandbox.is_running:
                 if sandbox is not None:
                     await self._delete(sandbox)
                 sandbox = await self._make_sandbox(pod, asked)
                 if sandbox is None:
                     failures += 1
                     await asyncio.sleep(self._rng.uniform(0.2, min(4.0, 0.5 * 2**failures)))
-                    continue
-                failures = 0
-                self._set_phase(pod, "Running")
+                else:
+                    failures = 0
+                    self._set_phase(pod, "Running")
                 continue
+            if pod["metadata"].get("deletionTimestamp"):
+                # Of a static pod only the mirror goes, and is made anew.
+                self._world.delete_pod(*key, uid=pod["metadata"]["uid"], grace_s=0)
             await changed.wait()
         if sandbox is not None:
             await asyncio.sleep(self._rng.uniform(0.0, 2.0) if sandbox.is_running else 0.0)
             self._stop(sandbox)
             await self._delete(sandbox)
         del self._workers[asked]
+
+    def _is_static(self, key: tuple[str, str], asked: str) -> bool:
+        return self.manifests.get(key[1]) == asked
+
+    def _wanted(self, key: tuple[str, str], asked: str) -> Object | None:
+        """The pod as the kubelet knows it, while it is to run or to be wound up."""
+        pod = self._known.get(key)
+        if pod is None or _asked_uid(pod) != asked:
+            # Without its mirror a static pod runs on, as it last was.
+            return self._last.get(asked) if self._is_static(key, asked) else None
+        self._last[asked] = pod
+        return None if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") else pod
 
     async def _wind_up(self, sandbox: Sandbox | None, pod: Object) -> None:
         """The pod is being deleted: its containers end within its grace, DEL, and its object goes."""
@@ -179,8 +203,7 @@ class Kubelet:
             if self._rng.random() < 0.1:  # a volume that cannot be taken off: the pod is overdue, and does not run
                 await asyncio.sleep(self._rng.uniform(0.0, 40.0))
             await self._delete(sandbox)
-        while self.is_cut_off:
-            await asyncio.sleep(1.0)
+        await self._in_touch.wait()
         self._world.delete_pod(meta["namespace"], meta["name"], uid=meta["uid"], grace_s=0)
 
     def finish(self, namespace: str, name: str, phase: str, reason: str = "") -> None:
@@ -188,10 +211,11 @@ class Kubelet:
         pod = self._known.get((namespace, name))
         if pod is None or self.is_cut_off or name in self.manifests:
             return
-        for sandbox in self.sandboxes:
-            if sandbox.uid == pod["metadata"]["uid"]:
-                self._stop(sandbox)
-        self._set_phase(pod, phase, reason)
+        mine = [each for each in self.sandboxes if each.is_running and each.uid == pod["metadata"]["uid"]]
+        for sandbox in mine:
+            self._stop(sandbox)
+        if mine:
+            self._set_phase(pod, phase, reason)
 
     def _set_phase(self, pod: Object, phase: str, reason: str = "") -> None:
         if not self.is_cut_off:
@@ -220,7 +244,7 @@ class Kubelet:
         for interface in sandbox.interfaces:
             if not await self._add(sandbox, interface):
                 sandbox.is_running = False
-                self._loop.spawn(self._process, self._delete(sandbox), "del")
+                self._loop.start(self._process, self._delete(sandbox), "del")
                 return None
         self.sandboxes.append(sandbox)
         return sandbox
@@ -236,11 +260,10 @@ class Kubelet:
         )
         # A runtime that restarts forgets whom it has asked; the agent goes on without knowing.
         patience_s = self._rng.uniform(0.0, 1.0) if self._world.impatient() else ADD_S
+        self._world.story.tell("ADD of %s, patience %.1f s", sandbox, patience_s)
         try:
-            if self.agent is None:
-                raise Away
-            given = await self.agent.ask(
-                lambda work: self._world.judge.watched_add(work, request, ADD_S),
+            given = await self._agent().ask(
+                lambda work: self._world.judge.calls.add(work, request, ADD_S),
                 within_s=patience_s + 1.0,
                 hangs_up=patience_s == ADD_S,
             )
@@ -263,6 +286,11 @@ class Kubelet:
             for interface in sandbox.interfaces:
                 await self._delete_once(sandbox, interface)
 
+    def _agent(self) -> AgentProcess:
+        if self.agent is None:
+            raise Away
+        return self.agent
+
     async def _delete_once(self, sandbox: Sandbox, interface: str) -> None:
         request = DelRequest(
             namespace=sandbox.namespace,
@@ -270,12 +298,9 @@ class Kubelet:
             pod_uid=sandbox.asked,
             interface=Interface(container_id=sandbox.container_id, name=interface),
         )
+        self._world.story.tell("DEL of %s", sandbox)
         try:
-            if self.agent is None:
-                raise Away
-            await self.agent.ask(
-                lambda work: self._world.judge.watched_delete(work, request, DEL_S), within_s=DEL_S, hangs_up=True
-            )
+            await self._agent().ask(lambda work: work.delete(request, within_s=DEL_S), within_s=DEL_S, hangs_up=True)
         except (Away, TimeoutError, errors.IpamError):
             self.folder.keep(f"{sandbox.container_id}-{interface}.json", _as_intent(request))
 

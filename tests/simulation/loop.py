@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 from collections import deque
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self.set_debug(False)
-        self.set_task_factory(self._remembered)
+        self.set_task_factory(self._remembered)  # type: ignore[arg-type]
         self.steps = 0
         # What asyncio would have logged: exceptions that nobody has caught.
         self.complaints: list[str] = []
@@ -72,12 +72,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         # A task that nobody refers to would be cleaned up in the middle of the run, by whoever runs then.
         self._tasks: list[asyncio.Task[Any]] = []
 
+    _stopping: bool  # asyncio's own: somebody has called `stop`
+
     def time(self) -> float:
         return self._now
 
-    def spawn(self, process: Process, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Task[T]:
+    def spawn(self, process: Process, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run `work` as a part of the process."""
-        return self.create_task(work, name=name or None, context=process.context.copy())
+        return self.create_task(work, name=name, context=process.context.copy())
+
+    def start(self, process: Process, work: Coroutine[Any, Any, None], name: str) -> None:
+        """As `spawn`, for what nobody waits for."""
+        self._tasks.append(self.spawn(process, work, name))
 
     def kill(self, process: Process) -> None:
         process.is_dead = True
@@ -97,18 +103,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # -- what asyncio asks of a loop
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         context = copy_context() if context is None else context
         handle = asyncio.Handle(callback, args, self, context)
         self._enqueue(context[PROCESS], handle)
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
@@ -119,7 +127,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._timers, (when, self._number, handle, context[PROCESS]))
         return handle
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+    def run_in_executor(self, _executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """At once: there are no threads here, and no disk that anybody would wait for."""
         future: asyncio.Future[T] = self.create_future()
         try:

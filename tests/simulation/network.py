@@ -6,9 +6,8 @@ it is refused, its answer is lost, it takes effect when the caller has long give
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import unquote
 
 import aiohttp
@@ -20,6 +19,7 @@ from devcluster.plane.problems import Problem
 from tests.simulation.apiserver import Feed, Reply, Request
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from allocator.kube.access import Access
@@ -47,22 +47,22 @@ class Network:
     def __init__(self, loop: VirtualLoop, server: ApiServer, weather: Weather, server_process: Process) -> None:
         self.loop = loop
         self.weather = weather
-        self.on_sent: Callable[[Delivery], None] = lambda _: None
+        self.on_sent: Callable[[Delivery, Fate], None] = lambda _delivery, _fate: None
         self.on_arrival: Callable[[Delivery, Fate], None] = lambda _delivery, _fate: None
         self.on_reply: Callable[[Delivery, Reply], None] = lambda _delivery, _reply: None
         # Whose request is taking effect just now.
         self.at_work: Delivery | None = None
         self._server = server
         self._context = server_process.context
-        self._streams: list[WatchStream] = []
+        self.streams: list[WatchStream] = []
 
     async def send(self, process: Process, request: Request, idle_s: float | None) -> SimResponse:
         if process.is_dead:
             raise aiohttp.ClientConnectionError("the process is dead")
         loop = self.loop
         delivery = Delivery(process, request, loop.time())
-        self.on_sent(delivery)
         fate = self.weather.fate(process, request)
+        self.on_sent(delivery, fate)
         answered: asyncio.Future[SimResponse] = loop.create_future()
         if fate.there_s is None:
             refusal = aiohttp.ClientConnectionError("connection refused")
@@ -73,7 +73,7 @@ class Network:
 
     def cut_watches(self, name: str = "") -> None:
         """Every watch ends, or all of one process."""
-        for stream in list(self._streams):
+        for stream in list(self.streams):
             if not name or stream.process.name == name:
                 stream.fail(aiohttp.ClientPayloadError("the connection was cut"))
 
@@ -86,6 +86,8 @@ class Network:
         if request.is_watch:
             self._watch(delivery, answered, idle_s)
             return
+        if fate.kind == "conflict":
+            self._server.touch(request)
         if fate.takes_effect:
             self.at_work = delivery
             partial = self.weather.leaving_out(delivery.process, request)
@@ -123,16 +125,16 @@ class Network:
         except Problem as problem:
             answered.set_result(SimResponse(problem.code, {}, msgspec.json.encode(problem.status())))
             return
-        self._streams.append(stream)
+        self.streams.append(stream)
         answered.set_result(SimResponse(200, {}, b"", stream))
 
     def forget(self, stream: WatchStream) -> None:
-        if stream in self._streams:
-            self._streams.remove(stream)
+        if stream in self.streams:
+            self.streams.remove(stream)
 
 
 def _refusal(fate: Fate) -> Reply:
-    reasons = {409: "Conflict", 429: "TooManyRequests", 503: "ServiceUnavailable", 504: "Timeout"}
+    reasons = {429: "TooManyRequests", 503: "ServiceUnavailable", 504: "Timeout"}
     problem = Problem(fate.status, reasons.get(fate.status, "InternalError"), f"the weather: {fate.kind}")
     headers = {"Retry-After": str(fate.retry_after_s)} if fate.retry_after_s else {}
     return Reply(fate.status, msgspec.json.encode(problem.status()), headers)
@@ -148,6 +150,7 @@ class WatchStream:
 
     def __init__(self, network: Network, delivery: Delivery, server: ApiServer, target: Any, idle_s: float) -> None:
         self.process = delivery.process
+        self._path = delivery.request.path
         self._network = network
         self._loop = network.loop
         self._context = network._context  # noqa: SLF001 - the server's
@@ -174,6 +177,12 @@ class WatchStream:
                 return
             self._wanted = self._loop.create_future()
             await self._wanted
+
+    def is_of(self, path: str) -> bool:
+        return self._path == path
+
+    def stick(self, for_s: float) -> None:
+        self._last_at = max(self._last_at, self._loop.time() + for_s)
 
     def close(self) -> None:
         """By the client, or by either end after an error."""
@@ -245,7 +254,7 @@ class SimResponse:
         self.content_type = wire.JSON
         self._payload = payload
 
-    async def __aenter__(self) -> SimResponse:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

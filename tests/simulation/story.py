@@ -32,9 +32,9 @@ class Story:
 class Ear:
     """Hears the log lines of the product: a structlog processor that lets none go on to a terminal."""
 
-    def __init__(self, heard: Callable[[str, str, dict[str, Any]], None]) -> None:
+    def __init__(self, heard: Callable[[str, dict[str, Any]], None]) -> None:
         self._heard = heard
 
-    def __call__(self, _logger: object, level: str, line: Any) -> Any:
-        self._heard(level, line.pop("event", ""), line)
+    def __call__(self, _logger: object, _level: str, line: Any) -> Any:
+        self._heard(line.pop("event", ""), line)
         raise structlog.DropEvent

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
+import sys
 import uuid
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +27,7 @@ from tests.simulation.judge import Judge, Violation
 from tests.simulation.kubelet import Kubelet
 from tests.simulation.loop import PROCESS, Process, Standstill, VirtualClock, VirtualLoop
 from tests.simulation.network import Network
+from tests.simulation.offers import Offers
 from tests.simulation.people import People
 from tests.simulation.processes import NAMESPACE, AgentProcess, ControllerProcess
 from tests.simulation.story import Ear, Story
@@ -56,10 +60,29 @@ class Outcome:
     digest: str
 
 
+def play(seed: int, *, is_traced: bool = False) -> Outcome:
+    """One seed, with nothing left of it afterwards."""
+    was_collecting = gc.isenabled()
+    # What a seed leaves waiting is thrown away between two seeds, and never in the middle of one.
+    gc.disable()
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            outcome = World(seed, is_traced=is_traced).run()
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+        if was_collecting:
+            gc.enable()
+    return outcome
+
+
 class World:
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed = seed
-        self.is_stormy = seed % FAIR_EVERY != 0
+        self.is_fair = seed % FAIR_EVERY == 0
+        self.is_stormy = not self.is_fair
         self.is_calm = False
         self.has_wrong_clocks = False
         self._uids = 0
@@ -71,7 +94,7 @@ class World:
         self.server = ApiServer(VirtualClock(self.loop, server_process), self.new_uid)
         self.weather = Weather(self.random("weather"), fair=not self.is_stormy)
         self.network = Network(self.loop, self.server, self.weather, server_process)
-        self.judge = Judge(self)
+        self.judge = Judge(self, Offers(self.server.store))
         self.network.on_sent = self.judge.sent
         self.network.on_arrival = self.judge.arrived
         self.server.store.subscribe(self.judge.committed)
@@ -80,7 +103,7 @@ class World:
         self.people = People(self, Process("people", self.random("people")))
         self._housekeeper = Housekeeper(self.server.api)
         self._server_process = server_process
-        self._leads_since = float("inf")
+        self.leads_since = float("inf")
         self._stopped: asyncio.Future[None] | None = None
 
     def random(self, name: str) -> random.Random:
@@ -113,7 +136,7 @@ class World:
             self.loop.time(),
             self.loop.steps,
             self.weather.told,
-            self.judge.answers,
+            self.judge.calls.answers,
             tuple(self.story.lines),
             self.story.digest,
         )
@@ -121,7 +144,7 @@ class World:
     async def _live(self) -> None:
         self._stopped = self.loop.create_future()
         self.story.tell("seed %d, weather: %s", self.seed, self.weather)
-        self.loop.spawn(self._server_process, self._housekeeper.run(), "housekeeping")
+        self.loop.start(self._server_process, self._housekeeper.run(), "housekeeping")
         self.people.furnish(NODES)
         for node in NODES:
             self.kubelets[node] = Kubelet(self, node, Process(f"kubelet-{node}", self.random(f"kubelet-{node}")))
@@ -161,16 +184,16 @@ class World:
         finally:
             structlog.configure(**before)
 
-    def _heard(self, level: str, event: str, fields: dict[str, Any]) -> None:
+    def _heard(self, event: str, fields: dict[str, Any]) -> None:
         if self.story.is_kept:
             self.story.tell("log %s %s", event, " ".join(f"{key}={value}" for key, value in fields.items()))
         if event == "holder_suspected":
             self.judge.suspected.add(fields["address"])
         elif event == "leading":
-            self._leads_since = self.loop.time()
+            self.leads_since = self.loop.time()
         if fields.get("exc_info"):
             error = fields["exc_info"]
-            self.judge.hold("BUG", False, lambda: f"{PROCESS.get()}: {event}: {_traced(error)}")
+            self.judge.hold("BUG", False, "%s: %s: %s", PROCESS.get(), event, _traced(error))
 
     # -- processes
 
@@ -192,10 +215,7 @@ class World:
     def _ended(self, main: asyncio.Task[None]) -> None:
         """No process of ours ends by itself."""
         error = None if main.cancelled() else main.exception()
-        self.judge.hold("BUG", False, lambda: f"{main.get_name()} has ended: {_traced(error)}")
-
-    def leads_since(self) -> float:
-        return self._leads_since
+        self.judge.hold("BUG", False, "%s has ended: %s", main.get_name(), _traced(error))
 
     def lease_holder(self) -> str:
         lease = self.server.store.get(LEASE)
@@ -207,8 +227,13 @@ class World:
         self.is_stormy = False
         names = sorted(self.weather.cut_off)
         self.weather.calm()
-        self.people.mend()
-        # What a list has left out comes back with the next one.
+        self.people.mishaps.mend()
+        self.people.make_namespace()
+        # What a list has left out comes back with the next one: no watch may go on from where it is.
+        self.edit(
+            Key("/namespaces", "", "default"),
+            lambda obj: obj | {"metadata": obj["metadata"] | {"labels": {"calm": "1"}}},
+        )
         self.server.store.compact()
         self.network.cut_watches()
         self.story.tell("reconnected: %s", names)
@@ -253,6 +278,14 @@ class World:
         except Problem as problem:
             self.story.tell("not deleted: %s", problem)
 
+    def make_node(self, node: str) -> None:
+        self.create("/nodes", {"metadata": {"name": node}})
+        self.set_ready(node, "True")
+
+    def set_ready(self, node: str, status: str) -> None:
+        said = {"conditions": [{"type": "Ready", "status": status}]}
+        self.edit(Key("/nodes", "", node), lambda obj: {**obj, "status": said}, subresource="status")
+
     def make_pod(
         self,
         name: str,
@@ -280,7 +313,9 @@ class World:
         now = self.server.store.get(key)
         if now is None or now["metadata"]["uid"] != meta["uid"]:
             return
-        if {**(now.get("status") or {}), **status} != now.get("status"):
+        # Final phases are final.
+        is_over = now["status"].get("phase") in ("Succeeded", "Failed")
+        if not is_over and {**(now.get("status") or {}), **status} != now.get("status"):
             body = {**now, "status": {**(now.get("status") or {}), **status}}
             self.edit(key, Replacement(body), subresource="status")
 

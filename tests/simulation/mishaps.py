@@ -1,0 +1,162 @@
+"""What befalls processes and nodes: crashes, pauses, wrong clocks, cuts; and their end, when the calm begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from devcluster.plane.store import Key
+from tests.simulation.faults import STUCK_AT_MOST_S
+from tests.simulation.kubelet import MIRROR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.loop import Process
+    from tests.simulation.world import World
+
+# What happens, and how often beside the rest.
+MISHAPS: Final = {
+    "crash agent": 3,
+    "crash controller": 2,
+    "pause controller": 2,
+    "pause agent": 2,
+    "jump clock": 1,
+    "cut off": 2,
+    "lose node": 2,
+    "reboot node": 1,
+    "expire watches": 2,
+    "cut watches": 1,
+    "stick watch": 3,
+}
+
+
+class Mishaps:
+    """Each method of a name in MISHAPS is one; what it begins it ends by itself, or `mend` does."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+        self._rng = process.rng
+
+    def crash_agent(self) -> None:
+        kubelet = self._draw(list(self._world.kubelets.values()))
+        if kubelet.agent is not None:
+            kubelet.agent.kill()
+            kubelet.agent = None
+            self._later(self._rng.uniform(0.05, 12.0), lambda: self._world.start_agent(kubelet.node))
+
+    def crash_controller(self) -> None:
+        name = self._draw(list(self._world.controllers))
+        controller = self._world.controllers[name]
+        if not controller.process.is_dead:
+            controller.kill()
+            self._later(self._rng.uniform(0.05, 20.0), lambda: self._world.start_controller(name))
+
+    def pause_controller(self) -> None:
+        self._pause(self._draw(list(self._world.controllers.values())).process)
+
+    def pause_agent(self) -> None:
+        kubelet = self._draw(list(self._world.kubelets.values()))
+        if kubelet.agent is not None:
+            self._pause(kubelet.agent.process)
+
+    def _pause(self, process: Process) -> None:
+        loop = self._world.loop
+        if not process.is_paused and not process.is_dead:
+            loop.pause(process)
+            self._later(self._rng.uniform(1.0, 60.0), lambda: loop.resume(process) if process.is_paused else None)
+
+    def jump_clock(self) -> None:
+        processes = [each.process for each in self._world.controllers.values()]
+        processes += [each.agent.process for each in self._world.kubelets.values() if each.agent is not None]
+        self._draw(processes).skew_s = self._draw((-3600.0, -20.0, 20.0, 3600.0))
+        self._world.has_wrong_clocks = True
+
+    def cut_off(self) -> None:
+        """A process cannot reach the API server."""
+        names = [*self._world.controllers, *(f"agent-{node}" for node in self._world.kubelets)]
+        self._cut(self._draw(names), self._rng.uniform(1.0, 40.0))
+
+    def _cut(self, name: str, for_s: float) -> None:
+        self._world.weather.cut_off.add(name)
+        self._later(for_s, lambda: self._world.reconnect(name))
+
+    def lose_node(self) -> None:
+        """The node is cut off; its pods are deleted, by force or by the taint; it comes back."""
+        world, node = self._world, self._draw(list(self._world.kubelets))
+        kubelet = world.kubelets[node]
+        if kubelet.is_cut_off:
+            return
+        kubelet.cut()
+        away_s = self._rng.uniform(5.0, 60.0)
+        self._cut(f"agent-{node}", away_s)
+        self._later(away_s, lambda: self._return_node(node))
+        self._later(away_s / 3, lambda: self._world.set_ready(node, "False"))
+        grace_s = self._draw((None, None, 0))
+        is_deleted = grace_s == 0 and self._rng.random() < 0.5
+        self._later(away_s / 2, lambda: self._drain(node, grace_s, is_deleted=is_deleted))
+
+    def _drain(self, node: str, grace_s: int | None, *, is_deleted: bool) -> None:
+        if is_deleted:
+            self._world.delete(Key("/nodes", "", node))
+        for key, pod in self._world.server.store.items("/pods"):
+            # Mirrors tolerate every taint.
+            if pod["spec"].get("nodeName") == node and MIRROR not in pod["metadata"].get("annotations", {}):
+                self._world.delete_pod(key.namespace, key.name, uid=pod["metadata"]["uid"], grace_s=grace_s)
+
+    def _return_node(self, node: str) -> None:
+        kubelet = self._world.kubelets[node]
+        if kubelet.is_cut_off:
+            self._world.make_node(node)
+            self._world.set_ready(node, "True")
+            kubelet.reconnect()
+
+    def reboot_node(self) -> None:
+        kubelet = self._draw(list(self._world.kubelets.values()))
+        kubelet.reboot()
+        if kubelet.agent is not None:
+            kubelet.agent.kill()
+            kubelet.agent = None
+            self._later(self._rng.uniform(0.5, 5.0), lambda: self._world.start_agent(kubelet.node))
+
+    def expire_watches(self) -> None:
+        """Everybody has to list again."""
+        self._world.server.store.compact()
+        self._world.network.cut_watches()
+
+    def cut_watches(self) -> None:
+        self._world.network.cut_watches()
+
+    def stick_watch(self) -> None:
+        """One watch of pods tells nothing more for a while, and all others go on."""
+        streams = [each for each in self._world.network.streams if each.is_of("/api/v1/pods")]
+        if streams:
+            self._draw(streams).stick(self._rng.uniform(20.0, STUCK_AT_MOST_S))
+
+    def mend(self) -> None:
+        """Everything that is broken, away or paused is well again, at once."""
+        world = self._world
+        for name, kubelet in world.kubelets.items():
+            self._return_node(name)
+            if kubelet.agent is None:
+                world.start_agent(name)
+        for name, controller in list(world.controllers.items()):
+            if controller.process.is_dead:
+                world.start_controller(name)
+        processes = [each.process for each in world.controllers.values()]
+        processes += [each.agent.process for each in world.kubelets.values() if each.agent is not None]
+        for process in processes:
+            process.skew_s = 0.0
+            if process.is_paused:
+                world.loop.resume(process)
+
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Unless `mend` has come first."""
+        self._world.loop.call_later(delay_s, self._unless_calm, act, context=self._process.context)
+
+    def _unless_calm(self, act: Callable[[], None]) -> None:
+        if not self._world.is_calm:
+            act()
+
+    def _draw(self, options: Any) -> Any:
+        return self._rng.choice(options)
