@@ -12,6 +12,7 @@ from allocator.kube.events import Recorder
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.owners import Owners
 from allocator.kube.resources import LEASES
+from allocator.kube.schema import Schema
 from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from allocator.runtime.logs import get_logger
@@ -58,6 +59,7 @@ class Leading:
         self._books: Books | None = None
         self._reclaim: Reclaim | None = None
         self._mending: Mending | None = None
+        self._schema = Schema(client, clock=clock, rng=random.SystemRandom())
         self.metrics = Metrics()
         self.metrics.watch(self.vitals)
 
@@ -86,6 +88,8 @@ class Leading:
                 # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
                 reclaim = self._make_reclaim(books, hands)
                 await books.wait_synced()
+                # A record that loses its slot or peer on the way makes living holders look gone.
+                await self._schema.fits()
                 _log.info("leading", records=len(books.keys()), pools=len(books.pools.items()))
                 group.create_task(projection.run(), name="projection")
                 group.create_task(cooled.run(), name="cooled")
@@ -105,7 +109,7 @@ class Leading:
     def readiness(self) -> str:
         """A standby is ready when it knows of a leader; the leader when its picture of the cluster is complete."""
         if self._books is not None:
-            return "" if self._books.synced else "the leader's caches are not complete yet"
+            return (self._schema.problem or "") if self._books.synced else "the leader's caches are not complete yet"
         return "" if self._election.holder else "no leader is known: is the API server there, and may we read Leases?"
 
     def liveness(self) -> str:

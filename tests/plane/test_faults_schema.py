@@ -1,4 +1,4 @@
-"""An API server whose definition of SpiderIPAddress is older than the agent (FAULTS.md, F31)."""
+"""An API server whose definition of SpiderIPAddress is older than agent and controller (FAULTS.md, F31)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from allocator.kube.schema import EVERY_FIELD
 from devcluster.waiting import until
 from tests.plane.agents import make_node, running_agent
 from tests.plane.between import between
+from tests.plane.controllers import NOBODY, make_record, running_controller, state_of, until_state
 from tests.plane.test_agent_api import asked_on_tcp, free_port
 
 if TYPE_CHECKING:
@@ -66,6 +67,22 @@ async def test_an_agent_serves_nobody_while_the_definition_drops_fields_and_says
             async with running_agent(api.kubeconfig, "n1", tmp_path, health=f"127.0.0.1:{port}") as agent:
                 assert (await agent.call("GET", "/v1/ipam/healthy")).status == 200
     assert (await kube.list_all(SPIDER_IP_ADDRESSES))[0] == []
+
+
+async def test_a_leader_frees_nothing_while_the_definition_drops_fields(
+    plane: Plane, kube: KubeClient, namespace: str, tmp_path: Path
+) -> None:
+    await make_node(kube, "n1")
+    await make_record(kube, "10.30.0.1", "none", namespace, "ghost", NOBODY)
+    async with between(plane.kubeconfig, tmp_path) as api:
+        api.meddle = forgets_peers_and_networks
+        with running_controller(api.kubeconfig, namespace, tmp_path) as controller:
+            why = (await controller.logged("schema_check_failed"))["why"]
+            assert why.startswith("the definition of SpiderIPAddress drops spec.holder.network, spec.peer")
+            assert not controller.lines("leading")
+            assert await state_of(kube, "10.30.0.1") == "Held"
+            api.meddle = passes
+            await until_state(kube, "10.30.0.1", "Cooling", "")
 
 
 def test_the_record_that_is_tried_says_something_in_every_field_that_a_record_has() -> None:
