@@ -183,10 +183,12 @@ def controller(kubeconfig: Path, namespace: str, folder: Path, identity: str, *a
     return Actor(f"controller-{identity}", command, folder, fuse=fuse, environ=QUICK_LEASE)
 
 
-def webhook(kubeconfig: Path, folder: Path, *arguments: str, name: str = "webhook") -> Actor:
-    """On a port of its own, which stays the same."""
-    fuse, port = folder / f"fuse-{name}", free_port()
-    own = ("--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}", "--register", "url")
+def webhook(
+    kubeconfig: Path, folder: Path, *arguments: str, name: str = "webhook", register: str = "url", port: int = 0
+) -> Actor:
+    """On a port that stays the same; of its own unless one is given."""
+    fuse, port = folder / f"fuse-{name}", port or free_port()
+    own = ("--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}", "--register", register)
     command = armed(fuse, "webhook", *own, *arguments)
     return Actor(name, command, folder, serves=lambda: _listens(socket.AF_INET, ("127.0.0.1", port)), fuse=fuse)
 

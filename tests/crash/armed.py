@@ -108,7 +108,7 @@ def arm_client(fuse: Fuse) -> None:
 
     @wraps(send)
     async def armed(self: KubeClient, method: str, path: str, **options: Any) -> Any:
-        if method == "GET":
+        if method == "GET" or "dryRun" in options["params"]:
             return await send(self, method, path, **options)
         boundary = boundaries.of_request(method, path, options["body"])
         fuse.passes(f"{boundary}:before")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Final
 
-from allocator.kube.errors import NotFound
 from allocator.kube.resources import (
     MACHINE_INSTANCES,
     PODS,
@@ -63,10 +62,7 @@ async def read(api: Insisting) -> Books:
     endpoints = await api.items(SPIDER_ENDPOINTS)
     pools = await api.items(SPIDER_IP_POOLS)
     sets = await api.items(STATEFUL_SETS)
-    try:
-        machines = await api.items(MACHINE_INSTANCES)
-    except NotFound:  # KubeVirt is not installed
-        machines = []
+    machines = await api.items(MACHINE_INSTANCES)
     return Books(
         records=records,
         pods={pod["metadata"]["uid"]: pod for pod in await api.items(PODS)},
@@ -103,7 +99,7 @@ def problems(books: Books, told: Mapping[str, Told]) -> list[str]:
         *unheld(books, told),
         *shared(books),
         *(f"{address(record)} is held for nobody: {holder(record)}" for record in books.orphans()),
-        *(f"{address(record)} is kept for nobody: {record['spec'].get('slot')}" for record in _unwanted(books)),
+        *(f"{address(record)} is kept for nobody: {record['spec'].get('slot')}" for record in unwanted(books)),
         *disagreeing(books),
     ]
 
@@ -174,7 +170,7 @@ def miscounted(books: Books) -> list[str]:
     return found
 
 
-def _unwanted(books: Books) -> Iterable[Object]:
+def unwanted(books: Books) -> Iterable[Object]:
     for record in books.records:
         if record["spec"]["state"] == "Retained":
             slot = record["spec"].get("slot") or {}

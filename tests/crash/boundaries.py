@@ -50,7 +50,10 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
         "patch-SpiderIPAddress=Cooling",
         "patch-SpiderIPAddress=Retained",
         "patch-SpiderIPAddress=Held",  # one of two of a migration is gone
+        "create-SpiderIPAddress",  # one that somebody deleted under its pod
         "delete-SpiderIPAddress",  # cooled
+        "create-SpiderEndpoint",  # deleted by hand
+        "replace-SpiderEndpoint",  # edited by hand
         "patch-SpiderEndpoint=status",
         "patch-SpiderEndpoint=finalizers",
         "delete-SpiderEndpoint",

@@ -90,6 +90,37 @@ async def lost_target(cluster: Cluster) -> None:
     await until(alone, within_s=WITHIN_S, what="the source to have the address alone")
 
 
+async def record_deleted_by_hand(cluster: Cluster) -> None:
+    """Its pod has the address, says the kubelet; so the record is made again before somebody else gets the address."""
+    pod = await cluster.pod(asks_for(await cluster.pool(1)))
+    (address,) = await cluster.runtime.start(pod)
+    await cluster.report(pod, address)
+    record = await cluster.api.find(SPIDER_IP_ADDRESSES, address)
+    assert record is not None
+    await cluster.api.delete(SPIDER_IP_ADDRESSES, record)
+
+    async def back() -> bool:
+        found = await cluster.api.find(SPIDER_IP_ADDRESSES, address)
+        return found is not None and found["metadata"]["uid"] != record["metadata"]["uid"]
+
+    await until(back, within_s=WITHIN_S, what="the record to be made again")
+
+
+async def endpoint_deleted_by_hand(cluster: Cluster) -> None:
+    pod = await cluster.pod(asks_for(await cluster.pool(1)))
+    await cluster.runtime.start(pod)
+    endpoint = await cluster.api.find(SPIDER_ENDPOINTS, pod["metadata"]["name"], NAMESPACE)
+    assert endpoint is not None
+    await cluster.api.delete(SPIDER_ENDPOINTS, endpoint)
+
+
+async def endpoint_edited_by_hand(cluster: Cluster) -> None:
+    pod = await cluster.pod(asks_for(await cluster.pool(1)))
+    await cluster.runtime.start(pod)
+    endpoint = {"metadata": {key: pod["metadata"][key] for key in ("name", "namespace")}}
+    await cluster.api.patch(SPIDER_ENDPOINTS, endpoint, {"status": {"current": {"ips": []}}})
+
+
 async def new_pool(cluster: Cluster) -> None:
     """It is counted, and so is the first pod that has an address of it."""
     pool = await cluster.pool(3)
@@ -155,7 +186,10 @@ SCENES: Final[dict[str, tuple[Scene, ...]]] = {
     "patch-SpiderIPAddress=Cooling": (lost,),
     "patch-SpiderIPAddress=Retained": (lost_member,),
     "patch-SpiderIPAddress=Held": (lost_target,),
+    "create-SpiderIPAddress": (record_deleted_by_hand,),
     "delete-SpiderIPAddress": (lost,),
+    "create-SpiderEndpoint": (endpoint_deleted_by_hand,),
+    "replace-SpiderEndpoint": (endpoint_edited_by_hand,),
     "patch-SpiderEndpoint=status": (lost_target,),
     "patch-SpiderEndpoint=finalizers": (last_member_of_the_original,),
     "delete-SpiderEndpoint": (last_member,),

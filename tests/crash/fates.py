@@ -25,12 +25,17 @@ TIMES: Final = 20
 
 @dataclass(slots=True)
 class Fates:
-    """`spared` are processes that no fault may touch. `counts` tells what happened, by kind."""
+    """`spared` are processes that no fault ends; they may be paused. `counts` tells what happened, by kind.
+
+    `on_fault` is called when a fault is over.
+    """
 
     stage: Stage
     rng: random.Random
     spared: frozenset[str] = frozenset()
     counts: Counter[str] = field(default_factory=Counter)
+    pauses_s: tuple[float, float] = (0.5, 4.0)
+    on_fault: list[Callable[[], None]] = field(default_factory=list)
 
     async def run(self, weights: Mapping[str, float], *, pause_s: tuple[float, float]) -> None:
         """One fault after the other, pauses in between, until cancelled; each kind comes once before any again."""
@@ -56,10 +61,13 @@ class Fates:
             kind = deck.pop() if deck else self.rng.choices(list(weights), list(weights.values()))[0]
             await acts[kind]()
             self.counts[kind] += 1
+            for listener in self.on_fault:
+                listener()
 
-    def _one(self, process: str) -> Actor:
+    def _one(self, process: str, *, spared: bool = False) -> Actor:
+        """Any of the kind; one of the spared only where they may be hit."""
         found = [each for each in self.stage.actors.values() if each.name.startswith(process)]
-        return self.rng.choice([each for each in found if each.name not in self.spared])
+        return self.rng.choice([each for each in found if spared or each.name not in self.spared])
 
     async def _kill(self, process: str) -> None:
         self._one(process).kill()
@@ -81,10 +89,10 @@ class Fates:
 
     async def _pause(self, process: str) -> None:
         """Longer than a lease lasts, at times."""
-        actor = self._one(process)
+        actor = self._one(process, spared=True)
         actor.pause()
         try:
-            await asyncio.sleep(self.rng.uniform(0.5, 4.0))
+            await asyncio.sleep(self.rng.uniform(*self.pauses_s))
         finally:
             actor.resume()
 
@@ -104,6 +112,6 @@ class Fates:
         pid = self.stage.plane.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            await asyncio.sleep(self.rng.uniform(0.5, 4.0))
+            await asyncio.sleep(self.rng.uniform(*self.pauses_s))
         finally:
             os.kill(pid, signal.SIGCONT)

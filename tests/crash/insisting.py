@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from allocator.kube.errors import AlreadyExists, NotFound, ServerError, TooManyRequests, Unreachable
+from allocator.kube.errors import AlreadyExists, ApiError, NotFound, ServerError, TooManyRequests, Unreachable
 from allocator.runtime.backoff import delays
 
 if TYPE_CHECKING:
@@ -70,10 +70,15 @@ class Insisting:
         return await self._until_answered(attempt)
 
     async def items(self, resource: Resource, **selectors: Any) -> list[Object]:
-        """Everything, live."""
+        """Everything, live; nothing of a kind that is not installed."""
 
         async def attempt() -> list[Object]:
-            return (await self.kube.list_all(resource, **selectors))[0]
+            try:
+                return (await self.kube.list_all(resource, **selectors))[0]
+            except ApiError as error:
+                if error.status == 404:
+                    return []
+                raise
 
         return await self._until_answered(attempt)
 

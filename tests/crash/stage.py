@@ -196,6 +196,12 @@ class Cluster:
         annotations = machines.MIGRATION if migrates else {}
         return await self.pod(annotation, name=name, owner=machine, annotations=annotations)
 
+    async def report(self, pod: Object, *addresses: str) -> None:
+        """Kubelet's word that the pod runs with these."""
+        ips = [{"ip": each} for each in addresses]
+        status = {"phase": "Running", "podIP": addresses[0], "podIPs": ips}
+        await self.api.patch(PODS, pod, {"status": status}, subresource="status")
+
     async def end(self, pod: Object, *, line: Line | None = None) -> None:
         """As kubelet does it: the pod is marked, its sandbox goes, and then the pod."""
         told = self.runtime.forget(pod)
