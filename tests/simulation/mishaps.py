@@ -128,10 +128,12 @@ class Mishaps:
         self._world.network.cut_watches()
 
     def stick_watch(self) -> None:
-        """One watch of pods tells nothing more for a while, and all others go on."""
+        """One watch of pods, the leader's mostly, tells nothing more for a while; all others go on."""
         streams = [each for each in self._world.network.streams if each.is_of("/api/v1/pods")]
+        leaders = [each for each in streams if each.process.name in self._world.controllers]
         if streams:
-            self._draw(streams).stick(self._rng.uniform(20.0, STUCK_AT_MOST_S))
+            stuck = self._draw(leaders if leaders and self._rng.random() < 0.7 else streams)
+            stuck.stick(self._rng.uniform(30.0, STUCK_AT_MOST_S))
 
     def mend(self) -> None:
         """Everything that is broken, away or paused is well again, at once."""

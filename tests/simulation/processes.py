@@ -26,6 +26,7 @@ from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.service import Allocator
 from allocator.world import World as Ports
+from controller import mending, projection, reclaim, tidy
 from controller.config import read_config
 from controller.leading import LEASE, Leading
 from controller.projection import Cadence
@@ -45,6 +46,12 @@ T = TypeVar("T")
 NAMESPACE: Final = "kube-system"
 # Half the writes of the defaults; the bounds do not rest on it.
 CADENCE: Final = Cadence(counts_s=5.0, text_s=10.0)
+
+
+# Loops of the controller look this often for something to do, so that a seed takes half the time. What has to be seen
+# at once is told by a watch.
+for _loop in (mending, projection, reclaim, tidy):
+    vars(_loop)["TICK_S"] = 0.5
 
 
 class Away(Exception):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.order import Turns
 from allocator.confirming import Confirmation
+from allocator.domain.record import Entry, Record, State
 from allocator.kube.cluster import NodeView
+from allocator.kube.election import Election
 from controller.reclaim import Reclaim
 from controller.suspects import Suspects
 from controller.witness import Witness
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
     from allocator.domain.basis import Basis
     from allocator.domain.reclaim import Sighting
-    from allocator.domain.record import Record
     from allocator.domain.request import Pod
     from controller.suspects import Suspect
     from tests.simulation.apiserver import Reply, Request
@@ -98,12 +100,31 @@ def _turns() -> None:
     Turns.of = of  # type: ignore[method-assign]
 
 
+def _fencing() -> None:
+    """A leader that slept goes on where it was."""
+
+    async def never(self: Election) -> None:
+        await asyncio.Event().wait()
+
+    weaker = {"is_valid": lambda self: self._renewed_at is not None, "_wait_until_overdue": never}
+    for name, method in weaker.items():
+        setattr(Election, name, method)
+
+
+def _patience_with_cooling() -> None:
+    """Whatever cools is as good as free."""
+    for kind in (Record, Entry):
+        setattr(kind, "is_free", lambda self, _now: self.state is State.COOLING)  # noqa: B010 - no plain assignment does
+
+
 # Each with the invariants by which its absence shows.
 SAFEGUARDS: Final[dict[str, tuple[Callable[[], None], frozenset[str]]]] = {
     "second sighting": (_second_sighting, frozenset({"I1", "I5", "I8"})),
     "live read": (_live_read, frozenset({"I1", "I5", "I8"})),
     "preconditions": (_preconditions, frozenset({"I1", "I3", "I4", "I5", "I8"})),
     "confirmation": (_confirmation, frozenset({"I2"})),
+    "fencing": (_fencing, frozenset({"I12"})),
+    "cooling": (_patience_with_cooling, frozenset({"I9"})),
     "turns": (_turns, frozenset({"I3", "I4", "I5", "I11"})),
 }
 
