@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLANE ?= embedded
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench unit plugin clean lock
+.PHONY: help install demo test lint bench soak unit plugin clean lock
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -33,6 +34,9 @@ test: lint ## lint and every test (PLANE=envtest runs tests/plane on a real cont
 
 bench: install ## speed, as ratios measured in one run
 	$(BIN)/python -m tests.bench $(PLANE)
+
+soak: install ## churn and random faults for MINUTES=n, then the books must balance; 1 when an address leaked (PLANE=envtest)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --plane $(PLANE) $(if $(SEED),--seed $(SEED))
 
 unit: install ## the tests without I/O only
 	$(BIN)/python -m pytest tests/unit

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
     from tests.crash.stage import Cluster
 
-    Scene = Callable[[Cluster], Coroutine[None, None, None]]
+    Scene = Callable[[Cluster], Coroutine[None, None, object]]
 
 
 def asks_for(*pools: Object) -> str:

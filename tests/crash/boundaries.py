@@ -26,6 +26,9 @@ STAGES: Final = ("before", "after")
 # A request of the plugin lies with the agent between the two.
 ASKING: Final = ("before", "sent", "after")
 
+# For people. Nobody reads them back, so it is all the same whether a process dies after this or before what comes next.
+NOTES: Final = ("create-Event", "patch-Event=series")
+
 WRITES: Final[Mapping[str, tuple[str, ...]]] = {
     "agent": (
         "create-SpiderIPAddress",  # claim
@@ -88,6 +91,8 @@ OPENED: Final = {"agent": {"agent.lock"}, "plugin": {"plugin.log"}}
 
 
 def stages(process: str, write: str) -> tuple[str, ...]:
+    if write in NOTES:
+        return STAGES[:1]
     return ASKING if process == "plugin" and write.startswith("ask-") else STAGES
 
 
@@ -98,6 +103,7 @@ def failpoints(process: str, writes: Iterable[str] = ()) -> list[str]:
 def unknown(passed: Iterable[str]) -> set[str]:
     """What a process came by that the tables do not have."""
     known = {point for process in WRITES for point in failpoints(process)}
+    known |= {f"{process}:{write}:after" for process in WRITES for write in NOTES if write in WRITES[process]}
     known |= {f"{process}:open:{name}" for process, names in OPENED.items() for name in names}
     return set(passed) - known
 

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 WITHIN_S: Final = 60.0
 
 
-async def lost(cluster: Cluster) -> None:
-    """A pod ends and nobody says so; its address is free again, and forgotten."""
-    pool = await cluster.pool(1)
-    pod = await cluster.pod(asks_for(pool))
+async def lost(cluster: Cluster) -> str:
+    """A pod ends and nobody says so. Its address."""
+    pod = await cluster.pod(asks_for(await cluster.pool(1)))
     (address,) = await cluster.runtime.start(pod)
     await cluster.lose(pod)
-    await gone(cluster, SPIDER_IP_ADDRESSES, address)
+    return address
+
+
+async def forgotten(cluster: Cluster) -> None:
+    """The address of such a pod has cooled."""
+    await gone(cluster, SPIDER_IP_ADDRESSES, await lost(cluster))
 
 
 async def lost_member(cluster: Cluster) -> None:
@@ -187,7 +191,7 @@ SCENES: Final[dict[str, tuple[Scene, ...]]] = {
     "patch-SpiderIPAddress=Retained": (lost_member,),
     "patch-SpiderIPAddress=Held": (lost_target,),
     "create-SpiderIPAddress": (record_deleted_by_hand,),
-    "delete-SpiderIPAddress": (lost,),
+    "delete-SpiderIPAddress": (forgotten,),
     "create-SpiderEndpoint": (endpoint_deleted_by_hand,),
     "replace-SpiderEndpoint": (endpoint_edited_by_hand,),
     "patch-SpiderEndpoint=status": (lost_target,),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SEED: Final = 20_261_128
 NODES: Final = [f"n{number}" for number in range(1, 6)]
 PODS_IN_ALL: Final = 1000
-WAVES: Final = 4
+WAVES: Final = 3
 # Of a wave; those that end without DEL stay fewer than reclaim frees at once, a tenth, without a second thought.
 CHANGED: Final = 200
 # Pods that start or end at a time: what kubelets of five busy nodes do.
