@@ -6,7 +6,8 @@ Everything here may lag behind. It makes suspects and projections; nothing is fr
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, ParamSpec
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from allocator.domain.addresses import object_name
 from allocator.domain.pool import reserved_of
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from allocator.runtime.clock import Clock
 
 P = ParamSpec("P")
+G = TypeVar("G", bound=Hashable)
 
 _log = get_logger(__name__)
 
@@ -63,11 +65,12 @@ class Books:
         self._places = Places()
         self._by_pool: defaultdict[str, dict[str, Record]] = defaultdict(dict)
         self._by_pod: defaultdict[str, dict[str, Record]] = defaultdict(dict)
+        self._by_name: defaultdict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
         self._reservations: tuple[Reservation, ...] | None = None
         self._names: dict[str, tuple[str, str]] = {}  # namespace and name of each pod, by UID
         self._unreadable: set[str] = set()  # UIDs of records that were told of
         self.on_record: list[Callable[[Record | None, Record | None], None]] = []
-        self.on_pod: list[Callable[[str], None]] = []
+        self.on_pod: list[Callable[[tuple[Record, ...]], None]] = []
         self.on_pool: list[Callable[[str], None]] = []
         self.on_reservation: list[Callable[[], None]] = []
         self.addresses = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, on_change=self._address_changed)
@@ -189,6 +192,7 @@ class Books:
             self._by_pool[new.pool][key] = new
             for party in new.parties:
                 self._by_pod[party.pod_uid][key] = new
+                self._by_name[party.namespace, party.pod][key] = new
         _tell(self.on_record, old, new)
 
     def _forget(self, record: Record) -> None:
@@ -198,6 +202,7 @@ class Books:
         _drop(self._by_pool, record.pool, key)
         for party in record.parties:
             _drop(self._by_pod, party.pod_uid, key)
+            _drop(self._by_name, (party.namespace, party.pod), key)
 
     def _readable_record(self, raw: Object) -> Record | None:
         try:
@@ -227,7 +232,9 @@ class Books:
         else:
             self._names[uid] = raw["metadata"]["namespace"], raw["metadata"]["name"]
             self.endings.see(change.new)
-        _tell(self.on_pod, uid)
+        # By the name: a pod that comes back under another UID may speak for its predecessor's.
+        name = raw["metadata"]["namespace"], raw["metadata"]["name"]
+        _tell(self.on_pod, tuple(self._by_name[name].values()) if name in self._by_name else ())
 
     def _pool_changed(self, change: Change) -> None:
         _tell(self.on_pool, _name(change))
@@ -252,7 +259,7 @@ def _tell(listeners: Iterable[Callable[P, None]], *args: P.args, **kwargs: P.kwa
             _log.exception("change_not_taken_in", listener=repr(listener))
 
 
-def _drop(index: defaultdict[str, dict[str, Record]], group: str, key: str) -> None:
+def _drop(index: defaultdict[G, dict[str, Record]], group: G, key: str) -> None:
     index[group].pop(key, None)
     if not index[group]:
         del index[group]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain import slots
 from allocator.kube.cache import Cache
 from allocator.kube.events import Recorder
+from allocator.kube.fences import leaders
 from allocator.kube.ledger import KubeLedger
 from allocator.kube.owners import Owners
 from allocator.kube.resources import LEASES
@@ -146,14 +147,13 @@ class Leading:
     def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:
         rng = random.SystemRandom()
         client, clock = self._client, self._clock
-        ledger, slots_ = (
-            KubeLedger(client, books.addresses, clock=clock, rng=rng),
-            Slots(client, kept, clock=clock, rng=rng),
-        )
+        fence = leaders(self._election.is_valid)
+        ledger = KubeLedger(client, books.addresses, clock=clock, rng=rng, fence=fence)
+        wanted = Slots(client, kept, clock=clock, rng=rng)
         return Hands(
             ledger=ledger,
-            witness=Witness(client, books, slots_, ledger, clock=clock, rng=rng),
-            endpoints=KubeEndpoints(client, clock=clock, rng=rng),
+            witness=Witness(client, books, wanted, ledger, clock=clock, rng=rng),
+            endpoints=KubeEndpoints(client, clock=clock, rng=rng, fence=fence),
             receipts=Receipts(recorder, self.metrics, namespace=self._config.namespace, lease=LEASE),
             may_act=self._election.is_valid,
             clock=clock,

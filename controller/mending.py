@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from allocator.domain import errors
 from allocator.domain.endpoint import Endpoint, in_order
 from allocator.domain.mending import Shown, agree, compare, has_another, lost, reported_addresses, shown_in
-from allocator.domain.record import Holder, State, claimed, reclaimed
+from allocator.domain.record import Holder, State, claimed, reclaimed, released
 from allocator.domain.slots import public_name
 from allocator.domain.wishes import holdings
 from allocator.kube.codec import Malformed, decode_endpoint, decode_pool, endpoint_uid, is_unadopted
@@ -205,7 +205,13 @@ class Mending:
                 # The endpoint stays as it is: it is what tells of the address.
                 return
             held.append(made)
-        await self._write_endpoint(pod, held, endpoint)
+        for record in disagreement.spare:
+            after = await self._hands.ledger.replace(released(record, self._hands.clock.now()))
+            self._hands.receipts.spare_released(after)
+            held.remove(record)
+        # Of two whose node reports neither, the pod's next ADD or its end decides.
+        if disagreement.is_outdated and not any(has_another(record, held) for record in held):
+            await self._write_endpoint(pod, held, endpoint)
 
     async def _write_endpoint(self, pod: Pod, held: Sequence[Record], endpoint: Object | None) -> None:
         pools = {record.pool: pool for record in held if (pool := self._pool(record.pool)) is not None}

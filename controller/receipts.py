@@ -107,6 +107,13 @@ class Receipts:
             message=f"somebody deleted this while pod {name} (UID {holder.pod_uid}) uses the address; it stands again",
         )
 
+    def spare_released(self, after: Record) -> None:
+        """A pod had two addresses of a family for an interface, and uses the other one."""
+        holder = _holder(after)
+        pod = f"{holder.namespace}/{holder.pod}"
+        _log.info("spare_released", address=str(after.address), pool=after.pool, pod=pod, pod_uid=holder.pod_uid)
+        self._metrics.mended.labels("spare").inc()
+
     def conflict(self, pod: Pod, found: Record) -> None:
         """The pod uses an address that another living pod holds by now."""
         other, name = _holder(found), f"{pod.namespace}/{pod.name}"

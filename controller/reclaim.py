@@ -168,10 +168,10 @@ class Reclaim:
         for listener in self.on_brake:
             listener(held)
 
-    def _on_pod(self, pod_uid: str) -> None:
-        """Something happened to the pod: its end makes suspects at once."""
+    def _on_pod(self, records: tuple[Record, ...]) -> None:
+        """Something happened to a pod of this name: its end makes suspects at once, and its return clears them."""
         if self._books.synced:
-            for record in self._books.of_pod(pod_uid):
+            for record in records:
                 self._look_at(record)
 
     def _look_at(self, record: Record) -> None:

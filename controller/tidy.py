@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import UNSEEN_END_DELAY, is_gone, may_run, stands_for
+from allocator.domain.reclaim import UNSEEN_END_DELAY, may_run, stands_for
 from allocator.domain.record import REUSE_DELAY, State, quarantine_ended
 from allocator.domain.request import Owner
 from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, slot_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from allocator.domain.record import Record, Slot
+    from allocator.domain.request import Pod
     from controller.books import Books
     from controller.suspects import Suspect
 
@@ -146,7 +147,7 @@ class _EndpointOf:
 
 
 class OrphanEndpoints:
-    """Removes SpiderEndpoints of pods that are gone and hold no address, static ones too: what a slot still has
+    """Removes SpiderEndpoints of pods that are gone or over and hold no address, static ones too: what a slot still has
     stands in the ledger. Those that speak of a pool which the ledger has not taken over yet are the original's.
     """
 
@@ -192,12 +193,12 @@ class OrphanEndpoints:
     def _is_used(self, found: _EndpointOf) -> bool:
         if found.machine is not None:
             return self._books.is_wanted(found.machine)
-        return not is_gone(found.pod_uid, self._books.pod(found.namespace, found.name))
+        return _uses(self._books.pod(found.namespace, found.name), found)
 
     async def _is_used_now(self, found: _EndpointOf) -> bool:
         if found.machine is not None:
             return await self._hands.witness.is_wanted(found.machine)
-        return not is_gone(found.pod_uid, await self._hands.witness.pod(found.namespace, found.name))
+        return _uses(await self._hands.witness.pod(found.namespace, found.name), found)
 
     async def _settle(self, suspect: Suspect[_EndpointOf]) -> None:
         self._suspects.clear(suspect.key)
@@ -212,6 +213,11 @@ class OrphanEndpoints:
             _log.warning("endpoint_not_removed", endpoint=suspect.key, why=str(error))
         else:
             self._hands.receipts.endpoint_removed(found.namespace, found.name, found.pod_uid)
+
+
+def _uses(pod: Pod | None, found: _EndpointOf) -> bool:
+    """Whether the endpoint's pod still runs, or may: one that has ended for good holds nothing once reclaim is done."""
+    return pod is not None and pod.uid == found.pod_uid and not pod.is_over
 
 
 def _any_stands(records: Iterable[Record], found: _EndpointOf) -> bool:

@@ -34,15 +34,17 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """`lost` has no record any more, though the pod uses it; `is_outdated`: the endpoint is to be written again, or
-    removed where the ledger has nothing for the pod.
+    """`lost` has no record any more, though the pod uses it; `spare` are records of which the pod uses another of the
+    same interface and family; `is_outdated`: the endpoint is to be written again, or removed where the ledger has
+    nothing for the pod.
     """
 
     lost: tuple[Shown, ...]
     is_outdated: bool
+    spare: tuple[Record, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.is_outdated or bool(self.lost)
+        return self.is_outdated or bool(self.lost) or bool(self.spare)
 
 
 def shown_in(record: Record) -> Shown:
@@ -67,7 +69,17 @@ def agree(held: Collection[Record], shown: Collection[Shown]) -> bool:
 
 def compare(pod: Pod, held: Collection[Record], shown: Collection[Shown]) -> Disagreement:
     """The pod's records in state Held beside what its endpoint shows; an endpoint of another pod shows nothing."""
-    return Disagreement(lost(pod, held, shown), not agree(held, shown))
+    return Disagreement(lost(pod, held, shown), not agree(held, shown), spare(pod, held))
+
+
+def spare(pod: Pod, held: Collection[Record]) -> tuple[Record, ...]:
+    """Records beside the one that the pod's node reports: of an interface and family a pod uses one (I4). They come
+    from claims that landed after their ADD had been given up.
+    """
+    doubles = [record for record in held if has_another(record, held)]
+    reported = frozenset(reported_addresses(pod)) if doubles else frozenset()
+    used = [record for record in doubles if record.address in reported]
+    return tuple(record for record in doubles if record.address not in reported and has_another(record, used))
 
 
 def lost(pod: Pod, held: Collection[Record], remembered: Iterable[Shown]) -> tuple[Shown, ...]:

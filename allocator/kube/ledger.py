@@ -10,6 +10,7 @@ from allocator.domain.slots import pod_name
 from allocator.kube.codec import Malformed, decode_record, encode_move, encode_record
 from allocator.kube.entries import EntryForm, decode_entry
 from allocator.kube.errors import AlreadyExists, Conflict, NotFound
+from allocator.kube.fences import no_fence
 from allocator.kube.patience import TRANSIENT, patiently
 from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.view import uid_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from allocator.domain.record import Entry, Record, Slot
     from allocator.kube.cache import Cache
     from allocator.kube.client import KubeClient
+    from allocator.kube.fences import Fence
     from allocator.kube.resources import Object
     from allocator.runtime.clock import Clock
 
@@ -33,9 +35,15 @@ _log = get_logger(__name__)
 
 
 class KubeLedger:
-    """`index` holds the records that the process follows: an agent those of its node, the controller all of them."""
+    """`index` holds the records that the process follows: an agent those of its node, the controller all of them.
 
-    def __init__(self, client: KubeClient, index: Cache, *, clock: Clock, rng: random.Random) -> None:
+    `fence` is asked right before each try of a write, and raises where this process must not write any more.
+    """
+
+    def __init__(
+        self, client: KubeClient, index: Cache, *, clock: Clock, rng: random.Random, fence: Fence = no_fence
+    ) -> None:
+        self._fence = fence
         self._client = client
         self._index = index
         self._clock = clock
@@ -46,6 +54,7 @@ class KubeLedger:
 
         async def attempt() -> Object | None:
             nonlocal uncertain
+            self._fence()
             try:
                 return await self._client.create(SPIDER_IP_ADDRESSES, encode_record(record))
             except AlreadyExists:
@@ -70,6 +79,7 @@ class KubeLedger:
 
         async def attempt() -> Object | None:
             nonlocal uncertain
+            self._fence()
             try:
                 return await self._client.patch(SPIDER_IP_ADDRESSES, name, encode_move(record))
             except (Conflict, NotFound):
@@ -90,6 +100,7 @@ class KubeLedger:
         name = object_name(record.address)
 
         async def attempt() -> None:
+            self._fence()
             try:
                 await self._client.delete(
                     SPIDER_IP_ADDRESSES, name, uid=record.uid, resource_version=record.resource_version

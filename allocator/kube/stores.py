@@ -21,6 +21,7 @@ from allocator.kube.codec import (
     unreadable_pool,
 )
 from allocator.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
+from allocator.kube.fences import no_fence
 from allocator.kube.patience import patiently
 from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
 from allocator.runtime.logs import get_logger
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from allocator.domain.record import Holder
     from allocator.domain.request import Pod
     from allocator.kube.client import KubeClient
+    from allocator.kube.fences import Fence
     from allocator.kube.resources import Object
     from allocator.kube.view import Change
     from allocator.runtime.clock import Clock
@@ -178,12 +180,16 @@ def _reservations(raws: Sequence[Object]) -> tuple[Reservation, ...]:
 
 
 class KubeEndpoints:
-    """SpiderEndpoints are derived from the records: what is there is made to say what the records say."""
+    """SpiderEndpoints are derived from the records: what is there is made to say what the records say.
 
-    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random) -> None:
+    `fence` as in KubeLedger.
+    """
+
+    def __init__(self, client: KubeClient, *, clock: Clock, rng: random.Random, fence: Fence = no_fence) -> None:
         self._client = client
         self._clock = clock
         self._rng = rng
+        self._fence = fence
 
     async def write(self, endpoint: Endpoint) -> None:
         what = f"write SpiderEndpoint {endpoint.pod.namespace}/{endpoint.name}"
@@ -201,6 +207,7 @@ class KubeEndpoints:
                 return
             if seen is not None:
                 await self._delete(seen)
+            self._fence()
             await self._client.create(SPIDER_ENDPOINTS, wanted)
         except (AlreadyExists, Conflict, NotFound) as error:
             raise _changed(endpoint.pod.namespace, endpoint.name) from error
@@ -257,6 +264,7 @@ class KubeEndpoints:
                     version = {"resourceVersion": found["metadata"]["resourceVersion"]}
                     current = {"uid": heir.pod_uid, "node": heir.node}
                     patch = {"metadata": version, "status": {"current": current}}
+                    self._fence()
                     await self._client.patch(SPIDER_ENDPOINTS, name, patch, namespace=namespace)
             except (NotFound, Conflict):
                 # Gone, or written by somebody who knows better.
@@ -267,6 +275,7 @@ class KubeEndpoints:
 
     async def _write_once(self, endpoint: Endpoint) -> bool:
         wanted = encode_endpoint(endpoint)
+        self._fence()
         try:
             await self._client.create(SPIDER_ENDPOINTS, wanted)
         except AlreadyExists:
@@ -300,6 +309,7 @@ class KubeEndpoints:
         owners = {key: wanted["metadata"][key] for key in ("ownerReferences",) if key in wanted["metadata"]}
         kept = {key: value for key, value in found["metadata"].items() if key != "ownerReferences"}
         if {**kept, **owners} != found["metadata"] or found.get("status") != wanted["status"]:
+            self._fence()
             await self._client.replace(SPIDER_ENDPOINTS, {**wanted, "metadata": {**kept, **owners}})
 
     async def _stands(self, pod: Pod) -> bool:
@@ -314,8 +324,10 @@ class KubeEndpoints:
         if meta.get("finalizers"):
             # The original's agents put a finalizer there, and no one else is left to take it off.
             without = {"metadata": {"finalizers": None, "uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+            self._fence()
             freed = await self._client.patch(SPIDER_ENDPOINTS, meta["name"], without, namespace=meta["namespace"])
             meta = freed["metadata"]
+        self._fence()
         with suppress(NotFound):
             # A static pod's endpoint is its successor's by the same UID: only the version tells them apart.
             await self._client.delete(

@@ -162,6 +162,15 @@ async def test_the_slot_of_a_stateful_set_keeps_its_address_until_it_is_scaled_a
     assert await state_of(kube, "10.30.0.1") == "Retained"
 
 
+async def test_an_endpoint_of_a_pod_that_has_finished_goes_though_the_pod_is_still_there(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    pod = await make_pod(kube, namespace, "job", "node-1")
+    await set_status(kube, pod, phase="Succeeded")
+    await make_endpoint(kube, pod, "reclaim", "10.30.0.9")
+    await until_no_endpoint(kube, namespace, "job")
+
+
 async def test_a_retained_address_goes_with_its_pool(kube: KubeClient, namespace: str, controller: Controller) -> None:
     stateful_set = await make_stateful_set(kube, namespace, replicas=1)
     await make_pool(kube, "short-lived", "10.30.1.1-10.30.1.9")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.kube.resources import SPIDER_IP_POOLS
+from allocator.domain.reclaim import MIRROR_ANNOTATION
+from allocator.kube.resources import PODS, SPIDER_IP_POOLS
 from controller.projection import Cadence, Projection
 from controller.tidy import Cooled
 from devcluster.waiting import until, until_true
@@ -40,6 +41,20 @@ async def test_two_sightings_free_and_one_does_not(kube: KubeClient, namespace: 
         clock.advance(0.1)
         await loop.turn()
         assert await state_of(kube, "10.30.0.1") == "Cooling"
+
+
+async def test_a_mirror_that_comes_back_between_two_sightings_clears_the_suspicion_of_its_pod(
+    kube: KubeClient, namespace: str, pool: str
+) -> None:
+    await make_record(kube, "10.30.0.1", pool, namespace, "kube-proxy-node-1", NOBODY)
+    clock = FakeClock()
+    async with leading(kube, clock, reclaim) as loop:
+        await loop.turn()
+        assert loop.candidates == 1
+        meta = {"name": "kube-proxy-node-1", "namespace": namespace, "annotations": {MIRROR_ANNOTATION: "hash"}}
+        spec = {"nodeName": "node-1", "containers": [{"name": "main", "image": "none"}]}
+        await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        await until_true(lambda: loop.candidates == 0, within_s=10, what="the watch to clear the suspicion")
 
 
 async def test_who_is_not_sure_to_lead_frees_nothing(kube: KubeClient, namespace: str, pool: str) -> None:

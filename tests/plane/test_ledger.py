@@ -209,3 +209,20 @@ async def test_an_object_that_cannot_be_read_blocks_its_address_and_nothing_else
     raw["spec"]["state"] = "OfTheFuture"
     record = decode_record(raw)
     assert (record.address, record.pool, record.state, record.holder) == (created.address, "a", State.CONFLICT, None)
+
+
+async def test_a_fence_is_asked_before_each_write_and_keeps_it_from_leaving(kube: KubeClient) -> None:
+    def fence() -> None:
+        raise errors.Unavailable("this replica does not lead any more")
+
+    clock, rng = SystemClock(), random.Random(7)  # noqa: S311
+    index = Cache(kube, SPIDER_IP_ADDRESSES, clock=clock)
+    ledger = KubeLedger(kube, index, clock=clock, rng=rng)
+    fenced = KubeLedger(kube, index, clock=clock, rng=rng, fence=fence)
+    record = await ledger.create(fresh())
+    assert record is not None
+    for write in (fenced.create(fresh("10.20.0.11")), fenced.replace(released(record, LATER)), fenced.delete(record)):
+        with pytest.raises(errors.Unavailable):
+            await write
+    assert await ledger.read(record.address) == record
+    assert await ledger.read(parse_address("10.20.0.11")) is None

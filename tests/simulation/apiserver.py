@@ -51,7 +51,7 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        return self.method != "GET"
+        return self.method != "GET" and "dryRun" not in self.query
 
     def __str__(self) -> str:
         query = ",".join(f"{key}={value}" for key, value in self.query.items() if key.endswith("Selector"))

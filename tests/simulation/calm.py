@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain.addresses import IntervalSet, version_of
 from allocator.domain.overlapping import overlaps
 from allocator.domain.pool import reserved_of
-from allocator.domain.reclaim import MIRROR_ANNOTATION
+from allocator.domain.reclaim import MIRROR_ANNOTATION, has_own
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
 from allocator.kube.codec import decode_pod
@@ -70,13 +70,16 @@ def _leaks(world: World) -> Iterator[Finding]:
 
 
 def _stands(world: World, record: Record) -> bool:
-    """Whether the holder lives. For a static pod whose mirror came back the old record stands, endpoint or not: the
-    ledger cannot tell a mirror made anew from a file that was replaced.
+    """Whether the holder lives. Of a static pod whose mirror came back the old record stands until it has another:
+    the ledger cannot tell a mirror made anew from a file that was replaced.
     """
     holder = record.holder
     assert holder is not None
     pod = world.pod_named(holder.namespace, holder.pod)
-    return pod is not None and pod.alive and (pod.uid == holder.pod_uid or _is_mirror_of(pod, record))
+    if pod is None or not pod.alive:
+        return False
+    records = world.judge.records.values()
+    return pod.uid == holder.pod_uid or (_is_mirror_of(pod, record) and not has_own(pod, record, records))
 
 
 def _is_wanted(world: World, slot: Slot) -> bool:
@@ -139,10 +142,9 @@ def _endpoints(world: World) -> Iterator[Finding]:
             by_interface.setdefault(holder.interface, set()).add(str(record.address))
     for key in said.keys() | held.keys():
         pod = world.pod_named(*key)
+        # That of a mirror goes with it, and is made again at the next ADD.
         is_mirrored = pod is not None and MIRROR_ANNOTATION in pod.annotations
-        # Written by an ADD that came late; it goes with the pod's object.
-        is_left = pod is not None and pod.is_over and key not in held
-        if not is_mirrored and not is_left and not _agree(said.get(key), held.get(key)):
+        if not is_mirrored and not _agree(said.get(key), held.get(key)):
             yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
 
 

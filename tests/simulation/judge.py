@@ -162,9 +162,7 @@ class Judge:
         request, process = delivery.request, delivery.process
         if not request.is_write or request.path.startswith(("/apis/events", "/apis/coordination")):
             return
-        # Not yet of a create: when its first try fails and the leader sleeps before the second, nobody asks it again
-        # whether it leads (controller/mending.py; seeds 331, 458, 946, 979 and 1598 without this exception).
-        if process.name.startswith("controller") and request.method != "POST":
+        if process.name.startswith("controller"):
             leader, mine = self.world.lease_holder(), self.world.controllers[process.name].election.identity
             self.hold("I12", leader == mine, "%s sends %s, and %s leads", process, request, leader or "nobody")
         if "/spideripaddresses/" in request.path:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.loop import Process
     from tests.simulation.world import World
 
-MIRROR_REST_S: Final = 45.0
+MIRROR_REST_S: Final = 5.0
 FINALIZER: Final = "spiderpool.spidernet.io"
 SUBNET: Final = "10.20.0.0/24"
 # What `spec.ips` of each pool may become: first what it is at the start.

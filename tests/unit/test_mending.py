@@ -50,6 +50,13 @@ def test_a_record_beside_another_of_its_family_is_one_too_many() -> None:
     assert not has_another(record, [record, a_record("fd00::1"), a_record("10.20.0.11", pod_uid="uid-2")])
 
 
+def test_of_two_records_of_an_interface_the_one_that_its_node_does_not_report_is_spare() -> None:
+    used, spare = a_record(), a_record("10.20.0.11")
+    assert compare(POD, [used, spare], [SHOWN]).spare == (spare,)
+    assert compare(a_pod(), [used, spare], [SHOWN]).spare == ()
+    assert compare(POD, [used, a_record("fd00::1")], [SHOWN]).spare == ()
+
+
 def test_of_further_interfaces_the_node_reports_what_multus_wrote() -> None:
     text = '[{"name": "a", "interface": "eth0", "ips": ["10.20.0.10"]}, {"name": "b", "ips": ["fd00::1", "10.21.0.1"]}]'
     pod = a_pod(ips=("10.20.0.10",), annotations={NETWORK_STATUS: text})
