@@ -16,6 +16,7 @@ import yaml
 
 from allocator.kube.client import KubeClient
 from allocator.kube.errors import ApiError, Unreachable
+from devcluster.plane import envtest
 from devcluster.waiting import until, until_true
 from tests.crash.actors import ROOT, Actor
 from tests.plane.support import install_crd
@@ -105,7 +106,7 @@ def running_plane(kind: Kind, folder: Path) -> Iterator[Plane]:
         "--data-dir",
         str(folder / "data"),
     ]
-    actor = Actor("plane", command, folder)
+    actor = Actor("plane", command, folder, environ=_without_controllers(folder) if kind == "envtest" else {})
     plane = Plane(kind, actor, folder / "plane" / "kubeconfig")
     actor.start()
     try:
@@ -113,6 +114,15 @@ def running_plane(kind: Kind, folder: Path) -> Iterator[Plane]:
     finally:
         actor.stop()
         shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def _without_controllers(folder: Path) -> dict[str, str]:
+    """Which pods there are is the tests' business here; they make those of StatefulSets themselves."""
+    binaries = folder / "bin"
+    binaries.mkdir()
+    for name in envtest.NEEDED:
+        (binaries / name).symlink_to(envtest.binaries() / name)
+    return {"KUBEBUILDER_ASSETS": str(binaries)}
 
 
 async def make_ready(plane: Plane) -> None:

@@ -49,7 +49,7 @@ SHORT: Final = Times(
     great_pause_s=(8, 25),
     pauses_s=(0.5, 6),
 )
-SHORT_MINUTES: Final = 5
+SHORT_MINUTES: Final = 10
 
 
 def times_for(minutes: float) -> Times:
