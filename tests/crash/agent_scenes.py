@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from allocator.kube.resources import SPIDER_ENDPOINTS
+from allocator.kube.resources import PODS, SPIDER_ENDPOINTS
 from devcluster.waiting import until
-from tests.crash.runtime import Plugin, armed_plugin
+from tests.crash.runtime import NotReleased, Plugin, armed_plugin
 from tests.plane.controllers import FINALIZER
 
 if TYPE_CHECKING:
@@ -111,6 +112,17 @@ async def same_name(cluster: Cluster) -> None:
     await cluster.runtime.start(await cluster.pod(annotation, name=first["metadata"]["name"]))
 
 
+async def job_whose_runtime_dies_too(cluster: Cluster) -> None:
+    """The pod has ended well and stands for as long as people want to look at it; nobody repeats the DEL."""
+    pod = await cluster.pod(asks_for(await cluster.pool(1)))
+    await cluster.runtime.start(pod)
+    told = cluster.runtime.forget(pod)
+    assert told is not None
+    await cluster.api.patch(PODS, pod, {"status": {"phase": "Succeeded"}}, subresource="status")
+    with suppress(NotReleased):
+        await cluster.runtime.lines[pod["spec"]["nodeName"]].delete(pod, "eth0", told.container)
+
+
 async def migration_that_fails(cluster: Cluster) -> None:
     """The source of a virtual machine's live migration goes on with the address."""
     machine, annotation = await cluster.machine(), asks_for(await cluster.pool(1))
@@ -166,7 +178,7 @@ SCENES: Final[dict[str, tuple[Scene, ...]]] = {
     "replace-SpiderEndpoint": (successor, more_interfaces),
     "patch-SpiderEndpoint=status": (migration_that_fails,),
     "patch-SpiderEndpoint=finalizers": (endpoint_of_the_original,),
-    "delete-SpiderEndpoint": (last_address,),
+    "delete-SpiderEndpoint": (last_address, job_whose_runtime_dies_too),
     "create-Event": (refusal,),
     "patch-Event=series": (long_refusal,),
     "name-socket": (restart,),

@@ -94,6 +94,8 @@ class Stage:
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[None]:
         """Starts again what was killed or stopped, unarmed; what ends otherwise is a failure."""
+        # An earlier test's, at the same failpoint, is none of this one's.
+        self.deaths.clear()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self._supervise(), name="supervisor")
             try:
