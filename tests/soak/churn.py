@@ -102,9 +102,9 @@ class Churn:
                 replicas = self.rng.randint(0, MEMBERS - 1)
                 self.faults["StatefulSet scaled down"] += 1
                 for member in members[replicas:]:
-                    member.before = ()
-                await self.cluster.api.patch(STATEFUL_SETS, owner, {"spec": {"replicas": replicas}})
+                    member.scaled_down += 1
                 owner["spec"]["replicas"] = replicas
+                await self.cluster.api.patch(STATEFUL_SETS, owner, {"spec": {"replicas": replicas}})
                 await asyncio.sleep(self.rng.uniform(0.2, 2) * LIVES_S)
                 await self.cluster.api.patch(STATEFUL_SETS, owner, {"spec": {"replicas": MEMBERS}})
                 owner["spec"]["replicas"] = MEMBERS
@@ -116,9 +116,11 @@ class Churn:
                 continue
             pod = await self._pod(self.members, name=member.name, owner=owner)
             if got := await self._start(pod):
-                if member.before and got != member.before:
+                if member.was_due_another(got):
                     self.broken.append(f"{member.name} had {member.before}, and its successor got {got}")
-                member.before = got
+                # Of one that the set did not count when it began to run nothing is kept.
+                is_counted = owner["spec"]["replicas"] > ordinal
+                member.before, member.since = got if is_counted else (), member.scaled_down
                 await asyncio.sleep(self.rng.expovariate(1 / LIVES_S))
             await self._end(pod)
 
@@ -166,7 +168,13 @@ class Churn:
 
 @dataclass(slots=True)
 class _Member:
-    """`before` is what the last pod of this name had, while the set has counted it ever since."""
+    """`before` is what the last pod of this name had; `since`, how often its place had been scaled away by then."""
 
     name: str
     before: tuple[str, ...] = ()
+    since: int = 0
+    scaled_down: int = 0
+
+    def was_due_another(self, got: tuple[str, ...]) -> bool:
+        """Whether the set has counted the place all the while, and the successor should have got the same."""
+        return bool(self.before) and self.since == self.scaled_down and got != self.before
