@@ -50,8 +50,12 @@ class Request:
         return "watch" in self.query
 
     @property
+    def is_dry_run(self) -> bool:
+        return "dryRun" in self.query
+
+    @property
     def is_write(self) -> bool:
-        return self.method != "GET" and "dryRun" not in self.query
+        return self.method != "GET" and not self.is_dry_run
 
     def __str__(self) -> str:
         query = ",".join(f"{key}={value}" for key, value in self.query.items() if key.endswith("Selector"))
@@ -152,12 +156,13 @@ class ApiServer:
 
     async def _write(self, request: Request, target: Target) -> Object:
         rt, namespace, name, body = target.rt, target.namespace, target.name, request.body
+        asked = replace(_SILENT, dry_run=request.is_dry_run)
         match request.method:
             case "POST":
-                written = await self.api.create(rt, namespace, body, _SILENT)
+                written = await self.api.create(rt, namespace, body, asked)
             case "PUT":
                 written = await self.api.update(
-                    rt, namespace, name, Replacement(body), _SILENT, subresource=target.subresource
+                    rt, namespace, name, Replacement(body), asked, subresource=target.subresource
                 )
             case "PATCH":
                 written = await self.api.update(
@@ -165,11 +170,11 @@ class ApiServer:
                     namespace,
                     name,
                     lambda obj: patches.apply_patch(request.content_type, obj, body),
-                    _SILENT,
+                    asked,
                     subresource=target.subresource,
                 )
             case _:
-                written, is_gone = await self.api.delete(rt, namespace, name, body or {}, _SILENT)
+                written, is_gone = await self.api.delete(rt, namespace, name, body or {}, asked)
                 if is_gone:
                     return success(rt, name, written["metadata"]["uid"])
         return views.from_storage(rt, written)

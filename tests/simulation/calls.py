@@ -96,7 +96,9 @@ class Calls:
         adds = [each for each in self._adds_of(new) if each.process is process]
         if adds:
             adds[0].claims.append(claim)
-        if old is not None and process is not None and not is_stray and not self.judge.world.has_wrong_clocks:
+        is_back = new.holder is not None and self.judge.byhand.has_lost(new.holder.pod_uid, new.address)
+        is_checked = not is_stray and not is_back and not self.judge.world.has_wrong_clocks
+        if old is not None and process is not None and is_checked:
             self._was_not_cut_short(old, new, process)
 
     def _adds_of(self, record: Record) -> list[Adding]:
@@ -158,14 +160,19 @@ class Calls:
         for each in given:
             record = judge.records.get(each.address)
             holds = record is not None and _is_of(record, pod, each.interface)
+            holds = holds or judge.byhand.has_lost(pod.uid, each.address)
             judge.hold("I3", holds, "%s (%s) is told %s, which is %s", pod.name, pod.uid, each.address, record)
-            if record is None or record.holder is None:
+            if record is None or record.holder is None or not _is_of(record, pod, each.interface):
                 continue
             if each.interface == asking.name:
                 same = record.holder.container_id == asking.container_id
                 judge.hold("I3", same, "%s is of %s, not of %s", each.address, record.holder, asking)
             key = record.holder.pod_uid, each.interface, each.version
             before = self.told.setdefault(key, each.address)
+            if judge.byhand.was_taken(*key):
+                if before != each.address:
+                    judge.byhand.moved(pod.uid, each.interface, before)
+                before = self.told[key] = each.address
             judge.hold("I4", before == each.address, "%s had %s, and is told %s", pod.name, before, each.address)
             self._is_confirmed(record, pod, adding.process)
             self._slot_got_its_own(record, pod, adding)
@@ -184,8 +191,6 @@ class Calls:
         offers, pool, address = self.judge.offers, record.pool, record.address
         is_offered = offers.offered(pool, address, pod, since=claim.at)
         self.judge.hold("I2", is_offered, "%s is told %s, and %s did not offer it", pod.name, address, pool)
-        is_reserved = offers.reserved(address, since=claim.at)
-        self.judge.hold("I2", not is_reserved, "%s is told %s, which is reserved", pod.name, address)
 
     def _slot_got_its_own(self, record: Record, pod: Pod, adding: Adding) -> None:
         """I8: an address that waited for the slot all the time is not passed over for another one."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain.addresses import IntervalSet, version_of
+from allocator.domain.addresses import IntervalSet, parse_address, version_of
+from allocator.domain.mending import reported_addresses
 from allocator.domain.overlapping import overlaps
 from allocator.domain.pool import reserved_of
 from allocator.domain.reclaim import MIRROR_ANNOTATION, has_own
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
-from allocator.kube.codec import decode_pod
+from allocator.kube.codec import decode_endpoint, decode_pod
+from devcluster.plane.store import Key
 from tests.simulation.offers import ENDPOINTS, POOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from allocator.domain.addresses import Address
     from allocator.domain.record import Record, Slot
     from allocator.domain.request import Pod
     from devcluster.plane.problems import Object
@@ -29,6 +32,7 @@ LEADER_S: Final = 25.0
 LEAK_S: Final = 60.0
 # The last retry of a kubelet, the last write of a status, the last cooled record.
 AFTER_S: Final = 15.0
+BACK_S: Final = 80.0
 LOOK_EVERY_S: Final = 5.0
 
 
@@ -41,7 +45,9 @@ async def settle(world: World) -> None:
         findings = list(unsettled(world))
         if not findings:
             return
-        if world.loop.time() >= deadline:
+        # An address may be somebody else's, and cool, before it can go back to the pod that uses it.
+        findings = [each for each in findings if each[0] != "I5" or world.loop.time() >= deadline + BACK_S]
+        if findings and world.loop.time() >= deadline:
             for number, words in findings:
                 world.judge.hold(number, False, "%s, though all is calm", words)
             return
@@ -53,6 +59,8 @@ def unsettled(world: World) -> Iterator[Finding]:
     yield from _endpoints(world)
     yield from _statuses(world)
     yield from _leaders(world)
+    yield from _lost(world)
+    yield from _doubles(world)
 
 
 def _leaks(world: World) -> Iterator[Finding]:
@@ -144,7 +152,10 @@ def _endpoints(world: World) -> Iterator[Finding]:
         pod = world.pod_named(*key)
         # That of a mirror goes with it, and is made again at the next ADD.
         is_mirrored = pod is not None and MIRROR_ANNOTATION in pod.annotations
-        if not is_mirrored and not _agree(said.get(key), held.get(key)):
+        # What somebody else has by now its endpoint goes on to tell of.
+        byhand, (uid, texts) = world.judge.byhand, said.get(key, ("", {}))
+        is_taken = any(byhand.has_lost(uid, parse_address(text)) for text in texts.values() if text)
+        if not is_mirrored and not is_taken and not _agree(said.get(key), held.get(key)):
             yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
 
 
@@ -164,6 +175,46 @@ def _said(raw: Object) -> tuple[str, dict[str, str]]:
     entries = current.get("ips") or ()
     texts = {entry["interface"]: str(entry.get("ipv4") or "").partition("/")[0] for entry in entries}
     return str(current.get("uid", "")), texts
+
+
+def _lost(world: World) -> Iterator[Finding]:
+    """Two witnesses speak for an address, the node and the endpoint: the pod has it, or is told why not."""
+    records = world.judge.records
+    for pod, raw in _mendable(world):
+        uid, texts = _said(raw) if raw is not None else ("", {})
+        for interface, text in texts.items():
+            address = parse_address(text)
+            has_one = any(each.is_of(pod.uid, interface) for each in records.values())
+            if uid != pod.uid or has_one or address not in reported_addresses(pod):
+                continue
+            if (pod.uid, text) not in world.judge.byhand.told:
+                yield "I5", f"{pod.name} ({pod.uid}) uses {address}, of which the record is {records.get(address)}"
+
+
+def _doubles(world: World) -> Iterator[Finding]:
+    """I4: of two addresses the one that the node does not report is given back."""
+    for pod, _ in _mendable(world):
+        reported = set(reported_addresses(pod))
+        held: dict[str, set[Address]] = {}
+        for record in world.judge.records.values():
+            if record.holder is not None and record.is_of(pod.uid, record.holder.interface):
+                held.setdefault(record.holder.interface, set()).add(record.address)
+        for interface, addresses in held.items():
+            if addresses & reported and addresses - reported:
+                yield "I4", f"{pod.name} {interface} has {addresses}, of which it uses {addresses & reported}"
+
+
+def _mendable(world: World) -> Iterator[tuple[Pod, Object | None]]:
+    """Living pods with their endpoints; without a pool nobody can say what an address is worth."""
+    store, pools = world.server.store, world.judge.offers.moments[-1].pools
+    for key, raw in store.items("/pods"):
+        pod = decode_pod(raw)
+        endpoint = store.get(Key(ENDPOINTS, key.namespace, public_name(pod.name, pod.slot)))
+        shown = [] if endpoint is None else decode_endpoint(endpoint)
+        names = {each.pool for each in shown}
+        names |= {each.pool for each in world.judge.records.values() if each.holder and each.holder.pod_uid == pod.uid}
+        if pod.alive and names <= pools.keys():
+            yield pod, endpoint
 
 
 def _statuses(world: World) -> Iterator[Finding]:

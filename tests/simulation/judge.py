@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain.addresses import version_of
 from allocator.domain.record import State
 from allocator.kube.codec import decode_record
+from tests.simulation.byhand import ByHand
 from tests.simulation.calls import Calls
 from tests.simulation.loop import NOON
 from tests.simulation.offers import ENDPOINTS, RECORDS, Offers
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from allocator.domain.addresses import Address
-    from allocator.domain.record import Record
+    from allocator.domain.record import Holder, Record
     from devcluster.plane.store import Event
     from tests.simulation.calls import Claim
     from tests.simulation.faults import Fate
@@ -52,10 +53,13 @@ class Judge:
     written_at: dict[Address, float] = field(default_factory=dict)
     # Texts of the addresses whose holders the leader has taken for gone.
     suspected: set[str] = field(default_factory=set)
+    # UIDs of pods that people have deleted by force.
+    forced: set[str] = field(default_factory=set)
     failure: Violation | None = None
     _ended: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.byhand = ByHand()
         self.calls = Calls(self)
 
     @property
@@ -73,9 +77,12 @@ class Judge:
     # -- the store
 
     def committed(self, event: Event) -> None:
+        at_work = self.world.network.at_work
+        is_meant = at_work is None or at_work.request.is_write
+        self.hold("I13", is_meant, "%s is left of %s", event.key, at_work and at_work.request)
         self.offers.committed(event, self.now)
         if event.key.collection == RECORDS:
-            self._record_written(event, self.world.network.at_work)
+            self._record_written(event, at_work)
         elif event.key.collection == ENDPOINTS:
             current = (event.new.get("status") or {}).get("current") or {}
             self.world.story.tell("%s endpoint %s: %s", event.kind, event.key.name, current)
@@ -92,13 +99,14 @@ class Judge:
             del self.records[read.address]
         else:
             self.records[read.address] = new
-        if old is not None:
+        if old is not None and not self.byhand.is_at_work:
             self._nobody_loses_it(old, new, who)
             self._no_slot_loses_it(old, new, who)
         if new is not None and new.state is State.HELD:
             if old is None or old.state is State.COOLING:
                 self.calls.claimed(old, new, delivery)
             self._one_of_each_family(new)
+        self.byhand.written(old, new)
 
     def _nobody_loses_it(self, old: Record, new: Record | None, who: str) -> None:
         """I5, and I1 where it goes on to somebody else: who uses an address and lives keeps it."""
@@ -108,8 +116,17 @@ class Judge:
                 continue
             key = party.pod_uid, party.interface, version_of(old.address)
             if self.calls.told.get(key) == old.address and self._is_protected(party.pod_uid, old.address):
+                # The leader takes back what it has made again, when the pod's own ADD was faster.
+                is_double = self.byhand.was_taken(*key) and self._has_another(old, party)
                 number, whose = "I1" if kept else "I5", f"{party.namespace}/{party.pod}"
-                self.hold(number, False, "%s took %s from %s (%s), which lives", who, old.address, whose, party.pod_uid)
+                self.hold(
+                    number, is_double, "%s took %s from %s (%s), which lives", who, old.address, whose, party.pod_uid
+                )
+
+    def _has_another(self, record: Record, party: Holder) -> bool:
+        version = version_of(record.address)
+        mine = [each for each in self.records.values() if each.is_of(party.pod_uid, party.interface)]
+        return any(each.address != record.address and version_of(each.address) == version for each in mine)
 
     def _no_slot_loses_it(self, old: Record, new: Record | None, who: str) -> None:
         """I8: nobody gives up the address of a slot that its workload still counts, but for a double."""
@@ -131,7 +148,11 @@ class Judge:
                 claims = [self.calls.claims.get(new.address), self.calls.claims.get(other.address)]
                 is_excused = any(each is not None and self._is_excused(each) for each in claims)
                 is_gone = self.world.pod_of(holder.pod_uid) is None
-                self.hold("I4", is_excused or is_gone, "%s has %s and %s", holder, new.address, other.address)
+                # Until `calm` is over the leader may still give one back.
+                was_taken = self.byhand.was_taken(holder.pod_uid, holder.interface, version_of(new.address))
+                self.hold(
+                    "I4", is_excused or is_gone or was_taken, "%s has %s and %s", holder, new.address, other.address
+                )
 
     def _is_excused(self, claim: Claim) -> bool:
         process = claim.process
@@ -184,6 +205,10 @@ class Judge:
             for other in self._users(address):
                 # Whoever deletes a pod by force, whose node is away, says that it does not run.
                 has_rights = self._is_entitled(other) or self.world.kubelets[other.node].is_in_touch
+                # Nor does the predecessor in a slot: its name, and with it the address, is free at once.
+                is_named_alike = (other.namespace, other.pod) == (sandbox.namespace, sandbox.pod)
+                has_rights = has_rights and not self.byhand.is_forgiven(other, address)
+                has_rights = has_rights and not (is_named_alike and self.forced & {other.uid, sandbox.uid})
                 self.hold("I1", other.asked == sandbox.asked or not has_rights, "%s: %s, %s", address, sandbox, other)
 
     def stopped(self, sandbox: Sandbox) -> None:
@@ -197,10 +222,7 @@ class Judge:
         return any(sandbox.uid == uid and self._is_entitled(sandbox) for sandbox in self._users(address))
 
     def _users(self, address: Address) -> Iterator[Sandbox]:
-        for kubelet in self.world.kubelets.values():
-            for sandbox in kubelet.sandboxes:
-                if sandbox.is_running and address in sandbox.addresses.values():
-                    yield sandbox
+        return (each for each in self.world.running() if address in each.addresses.values())
 
     def _is_entitled(self, sandbox: Sandbox) -> bool:
         """Whether the running sandbox may count on its addresses: its pod lives or winds up within its grace; or it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from allocator.domain import errors
+from allocator.domain.mending import NETWORK_STATUS
 from allocator.domain.request import AddRequest, DelRequest, Interface
 from tests.simulation.processes import AgentProcess, Away, Folder
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MIRROR: Final = "kubernetes.io/config.mirror"
+_NAMES: Final = ("eth0", "net1")
 # Until a kubelet that was cut off has ended what was deleted meanwhile.
 CATCH_UP_S: Final = 5.0
 ADD_S: Final = 60.0
@@ -170,8 +172,8 @@ class Kubelet:
                     await asyncio.sleep(self._rng.uniform(0.2, min(4.0, 0.5 * 2**failures)))
                 else:
                     failures = 0
-                    self._set_phase(pod, "Running")
                 continue
+            self._report(pod, sandbox)
             if pod["metadata"].get("deletionTimestamp"):
                 # Of a static pod only the mirror goes, and is made anew.
                 self._world.delete_pod(*key, uid=pod["metadata"]["uid"], grace_s=0)
@@ -216,6 +218,15 @@ class Kubelet:
             self._stop(sandbox)
         if mine:
             self._set_phase(pod, phase, reason)
+
+    def _report(self, pod: Object, sandbox: Sandbox) -> None:
+        """It runs, and with which addresses: those of eth0 by the kubelet, those of other interfaces by Multus."""
+        ips = {name: [str(ip) for (each, _), ip in sandbox.addresses.items() if each == name] for name in _NAMES}
+        if not self.is_cut_off:
+            status = {"phase": "Running", "podIPs": [{"ip": ip} for ip in ips[_NAMES[0]]]}
+            networks = [{"interface": name, "ips": ips[name]} for name in _NAMES[1:] if ips[name]]
+            if self._world.set_pod_status(pod, status) and networks:
+                self._world.annotate_pod(pod, NETWORK_STATUS, json.dumps(networks))
 
     def _set_phase(self, pod: Object, phase: str, reason: str = "") -> None:
         if not self.is_cut_off:

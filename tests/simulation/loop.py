@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections import deque
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,17 @@ class Standstill(AssertionError):
     """Nobody can go on, and no timer will ever change that; or somebody goes round in circles, and no time passes."""
 
 
+class NumberedTask(asyncio.Task[T]):
+    """Sets of tasks, such as a TaskGroup's, are in an order that the seed knows, and not in that of memory."""
+
+    def __init__(self, number: int, work: Coroutine[Any, Any, T], **options: Any) -> None:
+        self._number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """`time` is what all monotonic clocks show. Nothing here reads a socket, a file or the machine's clock."""
 
@@ -69,6 +81,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._runnable: list[Process] = []
         self._timers: list[tuple[float, int, asyncio.TimerHandle, Process]] = []
         self._number = 0
+        self._numbers = itertools.count()
         # A task that nobody refers to would be cleaned up in the middle of the run, by whoever runs then.
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -191,7 +204,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _remembered(
         self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], context: Context | None = None
     ) -> asyncio.Task[T]:
-        task = asyncio.Task(work, loop=loop, context=context)
+        task = NumberedTask(next(self._numbers), work, loop=loop, context=context)
         self._tasks.append(task)
         return task
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from allocator.domain.addresses import object_name
+from allocator.domain.record import State, released
+from allocator.kube.codec import encode_record
 from devcluster.plane.store import Key
 from tests.simulation.faults import STUCK_AT_MOST_S
 from tests.simulation.kubelet import MIRROR
+from tests.simulation.loop import NOON
+from tests.simulation.offers import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from allocator.domain.record import Record
     from tests.simulation.loop import Process
     from tests.simulation.world import World
 
@@ -27,6 +34,8 @@ MISHAPS: Final = {
     "expire watches": 2,
     "cut watches": 1,
     "stick watch": 3,
+    "delete record": 2,
+    "release record": 1,
 }
 
 
@@ -135,6 +144,28 @@ class Mishaps:
             stuck = self._draw(leaders if leaders and self._rng.random() < 0.7 else streams)
             stuck.stick(self._rng.uniform(30.0, STUCK_AT_MOST_S))
 
+    def delete_record(self) -> None:
+        """`kubectl delete sia`, under a pod that uses the address."""
+        if (record := self._any_used()) is not None:
+            with self._world.judge.byhand.taking():
+                self._world.delete(_key(record))
+
+    def release_record(self) -> None:
+        """Somebody writes Cooling into it, under a pod that uses the address."""
+        if (record := self._any_used()) is not None:
+            cooling = encode_record(released(record, NOON + timedelta(seconds=self._world.loop.time())))
+            with self._world.judge.byhand.taking():
+                self._world.edit(_key(record), lambda obj: {**obj, "spec": cooling["spec"]})
+
+    def _any_used(self) -> Record | None:
+        used = {(each.uid, ip) for each in self._world.running() for ip in each.addresses.values()}
+        found = [
+            record
+            for record in self._world.judge.records.values()
+            if record.state is State.HELD and record.holder and (record.holder.pod_uid, record.address) in used
+        ]
+        return self._draw(found) if found else None
+
     def mend(self) -> None:
         """Everything that is broken, away or paused is well again, at once."""
         world = self._world
@@ -162,3 +193,7 @@ class Mishaps:
 
     def _draw(self, options: Any) -> Any:
         return self._rng.choice(options)
+
+
+def _key(record: Record) -> Key:
+    return Key(RECORDS, "", object_name(record.address))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain.addresses import IntervalSet, version_of
+from allocator.domain.addresses import IntervalSet
 from allocator.domain.pool import reserved_of
 from allocator.kube.codec import decode_pool, decode_reservation
 
@@ -73,13 +73,8 @@ class Offers:
         return self.moments[first:]
 
     def offered(self, name: str, address: Address, pod: Pod, *, since: float) -> bool:
-        """Whether at one moment the pool offered the address to the pod (I2, I7)."""
-        return any(_offers(moment.pools.get(name), address, pod) for moment in self.since(since))
-
-    def reserved(self, address: Address, *, since: float) -> bool:
-        """Whether the address was reserved all the time."""
-        version = version_of(address)
-        return all(address in reserved_of(version, moment.reservations) for moment in self.since(since))
+        """Whether at one moment the pool offered the address to the pod and nobody reserved it (I2, I7)."""
+        return any(_offers(moment, name, address, pod) for moment in self.since(since))
 
     def surely(self, name: str, version: Version, now: float) -> IntervalSet:
         """What the pool offers by each of its texts that an agent may still have, whatever it has of the other pools
@@ -107,11 +102,12 @@ def _edition(raw: Object) -> tuple[object, ...]:
     return meta["uid"], meta.get("generation"), meta.get("deletionTimestamp")
 
 
-def _offers(pool: Pool | None, address: Address, pod: Pod) -> bool:
+def _offers(moment: Moment, name: str, address: Address, pod: Pod) -> bool:
+    pool = moment.pools.get(name)
     return (
         pool is not None
         and not pool.edition.terminating
         and not pool.disabled
         and (not pool.node_names or pod.node in pool.node_names)
-        and address in pool.usable(IntervalSet(pool.version))
+        and address in pool.usable(reserved_of(pool.version, moment.reservations))
     )

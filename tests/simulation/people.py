@@ -172,7 +172,10 @@ class People:
 
     def make_set(self) -> None:
         if self.replicas_wanted:
-            spec = {"replicas": self.replicas_wanted, "serviceName": "web"}
+            labels = {"app": "web"}
+            template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+            spec: Object = {"replicas": self.replicas_wanted, "serviceName": "web", "template": template}
+            spec["selector"] = {"matchLabels": labels}
             self._world.create(
                 "apps/statefulsets", {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec}, "shop"
             )

@@ -95,7 +95,8 @@ class AgentProcess:
         self.process = process
         self.serving = False
         self._loop: VirtualLoop = network.loop
-        self._waiting: set[asyncio.Future[Any]] = set()
+        # In the order of their arrival.
+        self._waiting: dict[asyncio.Future[Any], None] = {}
         self.work, self._caches, self._tasks = self._composed(network, folder)
         self.main = self._loop.spawn(process, self._run(), f"agent-{node}")
 
@@ -154,13 +155,13 @@ class AgentProcess:
         if not self.serving or self.process.is_dead:
             raise Away
         answer: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.add(answer)
+        self._waiting[answer] = None
         served = self._loop.spawn(self.process, _answering(lambda: request(self.work), answer), "request")
         try:
             async with asyncio.timeout(within_s):
                 return await answer
         finally:
-            self._waiting.discard(answer)
+            self._waiting.pop(answer, None)
             if hangs_up and not served.done():
                 self._loop.call_later(0.001, served.cancel, context=self.process.context)
 

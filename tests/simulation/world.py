@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from allocator.domain.request import Pod
     from devcluster.plane.problems import Object
     from devcluster.plane.registry import ResourceType
+    from tests.simulation.kubelet import Sandbox
 
 NODES: Final = ("n1", "n2")
 REPLICAS: Final = ("controller-a", "controller-b")
@@ -189,6 +190,8 @@ class World:
             self.story.tell("log %s %s", event, " ".join(f"{key}={value}" for key, value in fields.items()))
         if event == "holder_suspected":
             self.judge.suspected.add(fields["address"])
+        elif event == "address_conflict":
+            self.judge.byhand.told.add((fields["pod_uid"], fields["address"]))
         elif event == "leading":
             self.leads_since = self.loop.time()
         if fields.get("exc_info"):
@@ -245,6 +248,10 @@ class World:
     def impatient(self) -> bool:
         """Whether a runtime forgets that it has asked."""
         return self.is_stormy and self.people.rng.random() < self.people.impatience
+
+    def running(self) -> Iterator[Sandbox]:
+        for kubelet in self.kubelets.values():
+            yield from (each for each in kubelet.sandboxes if each.is_running)
 
     # -- what anybody may do to the API without a network in between
 
@@ -305,19 +312,31 @@ class World:
         options: Object = {"preconditions": {"uid": uid}}
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
+        if grace_s == 0 and PROCESS.get() is self.people.process:
+            self.judge.forced.add(uid)
         self.delete(Key("/pods", namespace, name), **options)
 
-    def set_pod_status(self, pod: Object, status: Object) -> None:
+    def set_pod_status(self, pod: Object, status: Object) -> bool:
+        """Whether it was not so yet."""
         meta = pod["metadata"]
         key = Key("/pods", meta["namespace"], meta["name"])
         now = self.server.store.get(key)
         if now is None or now["metadata"]["uid"] != meta["uid"]:
-            return
+            return False
         # Final phases are final.
         is_over = now["status"].get("phase") in ("Succeeded", "Failed")
-        if not is_over and {**(now.get("status") or {}), **status} != now.get("status"):
-            body = {**now, "status": {**(now.get("status") or {}), **status}}
-            self.edit(key, Replacement(body), subresource="status")
+        if is_over or {**(now.get("status") or {}), **status} == now.get("status"):
+            return False
+        body = {**now, "status": {**(now.get("status") or {}), **status}}
+        self.edit(key, Replacement(body), subresource="status")
+        return True
+
+    def annotate_pod(self, pod: Object, name: str, text: str) -> None:
+        def change(obj: Object) -> Object:
+            meta = obj["metadata"]
+            return {**obj, "metadata": {**meta, "annotations": {**meta.get("annotations", {}), name: text}}}
+
+        self.edit(Key("/pods", pod["metadata"]["namespace"], pod["metadata"]["name"]), change)
 
     def pod_named(self, namespace: str, name: str) -> Pod | None:
         raw = self.server.store.get(Key("/pods", namespace, name))
