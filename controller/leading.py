@@ -24,7 +24,7 @@ from controller.projection import Cadence, Projection
 from controller.receipts import Receipts
 from controller.reclaim import Hands, Reclaim
 from controller.subnets import Subnets
-from controller.tidy import Cooled, OrphanEndpoints
+from controller.tidy import GRACE_S, Cooled, OrphanEndpoints
 from controller.witness import Witness
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Leading:
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
         subnets = Subnets(books, self._client, may_act=self._election.is_valid, clock=self._clock)
-        cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay)
+        grace_s = self._config.reclaim.grace_s if self._config.reclaim else GRACE_S
+        cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay, grace_s=grace_s)
         self._books = books
         try:
             async with asyncio.TaskGroup() as group:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 TICK_S: Final = 0.25
+_PEOPLES: Final = (State.QUARANTINED, State.CONFLICT)
 # After a record could not be made again.
 RETRY_S: Final = 2.0
 
@@ -147,9 +148,11 @@ class Mending:
         for number, uid in enumerate(dict.fromkeys((*endpoints, *self._books.pod_uids()))):
             if number % STRIDE == STRIDE - 1:
                 await clock.sleep(0)
-            held, endpoint = _held_by(uid, self._books.of_pod(uid)), endpoints.get(uid)
-            # First of all: it is so for nearly all pods, and costs no look at them.
-            if not agree(held, _shown_by(endpoint, uid)):
+            records, endpoint = self._books.of_pod(uid), endpoints.get(uid)
+            held = _held_by(uid, records)
+            # First of all: it is so for nearly all pods, and costs no look at them. With what is in quarantine or in
+            # conflict a person is at work.
+            if not agree(held, _shown_by(endpoint, uid)) and not any(each.state in _PEOPLES for each in records):
                 pod = self._books.pod_of_uid(uid)
                 if _lives(pod, uid) and self._compared(pod, held, endpoint):
                     found[uid] = pod

@@ -104,7 +104,7 @@ class Receipts:
             reason="AddressMadeAgain",
             action="Mend",
             type="Warning",
-            message=f"somebody deleted this while pod {name} (UID {holder.pod_uid}) uses the address; it stands again",
+            message=f"somebody deleted or released it; pod {name} (UID {holder.pod_uid}) uses it, so it stands again",
         )
 
     def spare_released(self, after: Record) -> None:

@@ -41,6 +41,8 @@ _log = get_logger(__name__)
 
 # How often the loop looks for suspects whose grace is over and for addresses that have cooled.
 TICK_S: Final = 0.25
+# Between sweeps at the least, when the brake waits for one: a leak then lives no longer than without it, or hardly.
+BRAKED_REST_S: Final = 5.0
 # Writes under way at once: enough to free a namespace in seconds, too few to trouble the API server.
 PARALLEL: Final = 8
 # Records looked at in one go; then others have their turn, the renewal of the lease above all.
@@ -135,7 +137,9 @@ class Reclaim:
 
     async def turn(self) -> None:
         now = self._clock.monotonic()
-        if now - self._swept_at >= self.config.sweep_interval_s:
+        rested_s = now - self._swept_at
+        is_braked = rested_s >= BRAKED_REST_S and self._brake.wants_sweep(now)
+        if is_braked or rested_s >= self.config.sweep_interval_s:
             self._swept_at = now
             await self._sweep()
         await self._settle_due()
@@ -159,7 +163,7 @@ class Reclaim:
     def _brake_or_not(self) -> None:
         was_on, total = self._brake.is_on, self._books.in_use
         would_free = self._would_free()
-        self._brake.sweep({_token(suspect) for suspect in would_free}, total, self._clock.monotonic())
+        self._brake.sweep({_token(each): each.first_s for each in would_free}, total, self._clock.monotonic())
         if self._brake.is_on and not was_on:
             self._hands.receipts.braked(len(would_free), total, self.config.brake_confirm_s)
         elif was_on and not self._brake.is_on:

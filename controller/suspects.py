@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
 
 T = TypeVar("T")
@@ -65,11 +65,13 @@ BRAKE_CONFIRM_S: Final = 30.0
 
 
 class Brake:
-    """Holds a sweep that would free too much until a complete sweep, `confirm_s` later, still says the same."""
+    """Holds a sweep that would free too much until a complete sweep, `confirm_s` after each was first seen, still says
+    the same.
+    """
 
     def __init__(self, *, confirm_s: float = BRAKE_CONFIRM_S) -> None:
         self._confirm_s = confirm_s
-        self._held: dict[str, float] = {}
+        self._held: Mapping[str, float] = {}
         self._confirmed: frozenset[str] = frozenset()
 
     @property
@@ -77,13 +79,17 @@ class Brake:
         """Whether the last sweep was held, in whole or in part."""
         return bool(self._held.keys() - self._confirmed)
 
-    def sweep(self, would_free: Collection[str], total: int, monotonic: float) -> None:
-        """Tell what a complete sweep would free, of `total` records in use."""
-        if not _too_many(len(would_free), total):
-            self._held, self._confirmed = {}, frozenset()
-            return
-        self._held = {key: self._held.get(key, monotonic) for key in would_free}
-        self._confirmed = frozenset(key for key, since in self._held.items() if monotonic - since >= self._confirm_s)
+    def sweep(self, would_free: Mapping[str, float], total: int, monotonic: float) -> None:
+        """Tell what a complete sweep would free, of `total` records in use, and since when that has been seen."""
+        self._held = dict(would_free) if _too_many(len(would_free), total) else {}
+        self._confirmed = frozenset(self._ripe(monotonic))
+
+    def wants_sweep(self, monotonic: float) -> bool:
+        """Whether a sweep now would let go of something."""
+        return any(key not in self._confirmed for key in self._ripe(monotonic))
+
+    def _ripe(self, monotonic: float) -> Iterator[str]:
+        return (key for key, since in self._held.items() if monotonic - since >= self._confirm_s)
 
     def holds(self, key: str) -> bool:
         """Whether the last sweep held this one, and no other has confirmed it yet."""

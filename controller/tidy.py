@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import UNSEEN_END_DELAY, may_run, stands_for
+from allocator.domain.reclaim import UNSEEN_END_DELAY, Act, Rules, cooling_time, judge, stands_for
 from allocator.domain.record import REUSE_DELAY, State, quarantine_ended
 from allocator.domain.request import Owner
-from allocator.domain.slots import KNOWN, MACHINE_INSTANCE, slot_of
+from allocator.domain.slots import MACHINE_INSTANCE, slot_of
 from allocator.kube.codec import is_unadopted
 from allocator.runtime.logs import get_logger
 from controller.reclaim import PARALLEL, TICK_S, Hands
@@ -31,10 +31,10 @@ _log = get_logger(__name__)
 
 # Clocks differ: an address is not forgotten while its agent may still hold it to be cooling.
 SLACK_S: Final = 1.0
-# The owners' kinds of endpoints that no pod owns.
-_STATIC: Final = frozenset(kind for _, kind in KNOWN)
 # The states that end by time.
 _ENDING: Final = (State.COOLING, State.QUARANTINED)
+# Between the two looks at the pod of a quarantined address, where reclaim is switched off and sets no other.
+GRACE_S: Final = 20.0
 # After a deletion that failed, and while the pod of a quarantined address runs.
 RETRY_S: Final = 5.0
 QUARANTINE_RETRY_S: Final = 30.0
@@ -42,8 +42,11 @@ QUARANTINE_RETRY_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
+    """`was_seen_gone`: the first look has found nobody who may run with a quarantined address."""
+
     edition: str
     at_s: float
+    was_seen_gone: bool = False
 
 
 class Cooled:
@@ -56,10 +59,11 @@ class Cooled:
     A quarantine may last for days, longer than a leader: here what the clock says is left counts, if it is less.
     """
 
-    def __init__(self, books: Books, hands: Hands, *, reuse_delay: timedelta) -> None:
+    def __init__(self, books: Books, hands: Hands, *, reuse_delay: timedelta, grace_s: float = GRACE_S) -> None:
         self._hands = hands
         self._books = books
         self._reuse_delay = reuse_delay
+        self._grace_s = grace_s
         self._longest_s = max(reuse_delay, REUSE_DELAY, UNSEEN_END_DELAY).total_seconds()
         self._endings: dict[str, _Ending] = {}
         books.on_record.append(self._on_record)
@@ -103,18 +107,26 @@ class Cooled:
             self._try_again(key, ending)
 
     async def _end_quarantine(self, record: Record, ending: _Ending) -> None:
-        """Only a person puts the address of a pod in quarantine. As long as that pod may run, it lasts."""
-        for party in record.parties:
-            if may_run(party, await self._hands.witness.pod(party.namespace, party.pod)):
-                self._try_again(object_name(record.address), ending, QUARANTINE_RETRY_S)
+        """Only a person puts the address of a pod in quarantine, which lasts for as long as that pod may run. As for
+        any other address, the pod's end is seen twice.
+        """
+        key, delay = object_name(record.address), self._reuse_delay
+        if record.holder is not None:
+            seen = await self._hands.witness.look(replace(record, state=State.HELD))
+            verdict = judge(seen, Rules(), self._hands.clock.now())
+            if verdict.act in (Act.KEEP, Act.PART):
+                self._try_again(key, replace(ending, was_seen_gone=False), QUARANTINE_RETRY_S)
                 return
-        if self._hands.may_act():
-            after = quarantine_ended(record, self._hands.clock.now(), self._reuse_delay)
-            self._hands.receipts.quarantine_ended(await self._hands.ledger.replace(after))
+            if not ending.was_seen_gone:
+                self._try_again(key, replace(ending, was_seen_gone=True), self._grace_s)
+                return
+            delay = cooling_time(verdict, seen.node, delay)
+        after = quarantine_ended(record, self._hands.clock.now(), delay)
+        self._hands.receipts.quarantine_ended(await self._hands.ledger.replace(after))
 
     def _try_again(self, key: str, ending: _Ending, pause_s: float = RETRY_S) -> None:
         # What the watch has shown meanwhile is newer.
-        self._endings.setdefault(key, _Ending(ending.edition, self._hands.clock.monotonic() + pause_s))
+        self._endings.setdefault(key, replace(ending, at_s=self._hands.clock.monotonic() + pause_s))
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
         if new is None or new.state not in _ENDING:
@@ -211,6 +223,8 @@ class OrphanEndpoints:
             await self._hands.endpoints.remove(found.namespace, found.name, found.pod_uid)
         except (errors.IpamError, errors.Conflict) as error:
             _log.warning("endpoint_not_removed", endpoint=suspect.key, why=str(error))
+        except Exception:  # noqa: BLE001 - the border of one endpoint, for the sake of the others
+            _log.exception("endpoint_not_removed", endpoint=suspect.key)
         else:
             self._hands.receipts.endpoint_removed(found.namespace, found.name, found.pod_uid)
 
@@ -225,16 +239,14 @@ def _any_stands(records: Iterable[Record], found: _EndpointOf) -> bool:
 
 
 def _ours(raws: Iterable[Mapping[str, Any]], is_adopted: Callable[[str], bool]) -> Iterable[_EndpointOf]:
-    """The endpoints that a pod owns, and those without owner that are of a slot as ours are."""
+    """All that speak of a pod, but for those with the original's records."""
     for raw in raws:
         meta, status = raw["metadata"], raw.get("status") or {}
         current, kind = status.get("current") or {}, status.get("ownerControllerType")
-        owned = any(each.get("kind") == "Pod" for each in meta.get("ownerReferences") or ())
-        static = not meta.get("ownerReferences") and kind in _STATIC
-        if not current.get("uid") or not (owned or static) or not all(map(is_adopted, _pools_of(current))):
+        if not current.get("uid") or not all(map(is_adopted, _pools_of(current))):
             continue
         namespace, name, machine = meta["namespace"], meta["name"], None
-        if static and kind == MACHINE_INSTANCE[1]:
+        if not meta.get("ownerReferences") and kind == MACHINE_INSTANCE[1]:
             machine = slot_of(namespace, "", Owner(*MACHINE_INSTANCE, name))
         yield _EndpointOf(namespace, name, current["uid"], machine)
 

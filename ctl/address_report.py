@@ -201,7 +201,7 @@ def _meaning(record: Record, now: datetime) -> str:
         case State.COOLING:
             return "released, and not given out again before `Until` unless the pool has no other"
         case State.QUARANTINED:
-            return "seen in use on the network by something else"
+            return "not given out: seen in use by something else, or put there by a person"
         case State.CONFLICT:
             return "claimed by two living holders: a person must decide"
 

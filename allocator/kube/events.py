@@ -184,9 +184,10 @@ class Recorder:
             event["series"] = {"count": waiting.count, "lastObservedTime": _micro_time(waiting.last)}
         with contextlib.suppress(AlreadyExists):  # the try before this one did land
             await self._client.create(EVENTS, event)
-        self._series[key] = _Series(namespace, meta["name"], waiting.count, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._series[key] = _Series(namespace, meta["name"], waiting.count, now)
         self._series.move_to_end(key)
-        if len(self._series) > SERIES_LIMIT:
+        while len(self._series) > SERIES_LIMIT or next(iter(self._series.values())).at < now - SERIES_S:
             self._series.popitem(last=False)
 
     async def _take_token(self) -> None:

@@ -56,10 +56,10 @@ def test_what_a_sweep_does_not_see_any_more_is_no_suspect() -> None:
     assert keys(suspects, 30) == ["10.0.0.2"]
 
 
-def swept(brake: Brake, count: int, total: int, at_s: float) -> int:
-    """How many of `count` the brake lets go after such a sweep."""
+def swept(brake: Brake, count: int, total: int, at_s: float, *, since_s: float = 0) -> int:
+    """How many of `count`, first seen at `since_s`, the brake lets go after such a sweep."""
     names = [str(number) for number in range(count)]
-    brake.sweep(names, total, at_s)
+    brake.sweep(dict.fromkeys(names, since_s), total, at_s)
     return sum(brake.lets(name, count, total) for name in names)
 
 
@@ -99,13 +99,22 @@ def test_time_alone_does_not_release_the_brake() -> None:
 
 def test_the_brake_holds_newcomers_of_a_confirmed_sweep_back() -> None:
     brake = Brake()
-    swept(brake, 51, 500, 0)
-    assert swept(brake, 60, 500, 30) == 51
+    seen = {"old": 0.0, **{str(number): 20.0 for number in range(60)}}
+    brake.sweep(seen, 500, 30)
+    assert [brake.lets(name, len(seen), 500) for name in ("old", "0")] == [True, False]
     assert brake.is_on
 
 
-def test_the_brake_starts_again_after_a_sweep_that_did_not_agree() -> None:
+def test_the_brake_starts_again_for_what_was_seen_alive_in_between() -> None:
     brake = Brake()
     swept(brake, 51, 500, 0)
-    swept(brake, 3, 500, 20)
-    assert swept(brake, 51, 500, 40) == 0
+    assert swept(brake, 51, 500, 40, since_s=20) == 0
+
+
+def test_the_brake_asks_for_a_sweep_once_that_would_let_something_go() -> None:
+    brake = Brake()
+    swept(brake, 51, 500, 10)
+    assert not brake.wants_sweep(29.9)
+    assert brake.wants_sweep(30)
+    swept(brake, 51, 500, 30)
+    assert not brake.wants_sweep(40)

@@ -11,10 +11,10 @@ import pytest
 
 from allocator.domain import errors
 from allocator.domain.addresses import object_name
-from allocator.domain.reclaim import Ending
+from allocator.domain.reclaim import UNSEEN_END_DELAY, Ending, NodeState, Sighting
 from allocator.domain.record import State
 from controller.endings import Endings
-from controller.tidy import QUARANTINE_RETRY_S, RETRY_S, SLACK_S, Cooled
+from controller.tidy import GRACE_S, QUARANTINE_RETRY_S, RETRY_S, SLACK_S, Cooled
 from tests.unit.fake_clock import FakeClock
 from tests.unit.records import NOON, a_pod, a_record, cooling
 
@@ -38,6 +38,7 @@ class Bench:
         self.fails: dict[str, Exception] = {}
         self.ledger = self.receipts = self.witness = self
         self.pods: dict[str, Pod] = {}
+        self.node = NodeState.READY
         self.may_act = lambda: True
         self.cooled = Cooled(cast("Books", self), cast("Hands", self), reuse_delay=timedelta(seconds=30))
 
@@ -60,8 +61,9 @@ class Bench:
         self.show(replace(record, resource_version=record.resource_version + "1"))
         return record
 
-    async def pod(self, _namespace: str, name: str) -> Pod | None:
-        return self.pods.get(name)
+    async def look(self, record: Record) -> Sighting:
+        pod = self.pods.get(record.holder.pod) if record.holder else None
+        return Sighting(record=record, pod=pod, node=self.node)
 
     def quarantine_ended(self, after: Record) -> None:
         assert after.state is State.COOLING
@@ -102,9 +104,19 @@ def quarantined(*, since: datetime) -> Record:
 async def test_a_quarantine_ends_by_time_and_the_address_then_cools_like_any_other() -> None:
     bench = Bench()
     bench.show(quarantined(since=NOON))
-    assert await bench.state_after(QUARANTINE.total_seconds() + 0.9) is State.QUARANTINED
+    assert await bench.state_after(QUARANTINE.total_seconds() + SLACK_S) is State.QUARANTINED
+    assert await bench.state_after(GRACE_S - 0.1) is State.QUARANTINED
     assert await bench.state_after(0.1) is State.COOLING
     assert await bench.after(31) == []
+
+
+async def test_after_a_quarantine_an_address_cools_for_long_where_nobody_saw_the_end_of_its_pod() -> None:
+    bench = Bench()
+    bench.node = NodeState.NOT_READY
+    bench.show(quarantined(since=NOON))
+    await bench.after(QUARANTINE.total_seconds() + SLACK_S)
+    assert await bench.state_after(GRACE_S) is State.COOLING
+    assert await bench.after(UNSEEN_END_DELAY.total_seconds()) == ["10.20.0.1"]
 
 
 async def test_no_quarantine_ends_under_a_pod_that_may_run() -> None:
@@ -113,13 +125,15 @@ async def test_no_quarantine_ends_under_a_pod_that_may_run() -> None:
     bench.show(quarantined(since=NOON))
     assert await bench.state_after(QUARANTINE.total_seconds() + 600) is State.QUARANTINED
     del bench.pods["cart"]
-    assert await bench.state_after(QUARANTINE_RETRY_S) is State.COOLING
+    assert await bench.state_after(QUARANTINE_RETRY_S) is State.QUARANTINED
+    assert await bench.state_after(GRACE_S) is State.COOLING
 
 
 async def test_a_new_leader_does_not_begin_a_quarantine_anew() -> None:
     bench = Bench()
     bench.show(quarantined(since=NOON - QUARANTINE + timedelta(seconds=10)))
-    assert await bench.state_after(11) is State.COOLING
+    await bench.after(11)
+    assert await bench.state_after(GRACE_S) is State.COOLING
 
 
 @pytest.mark.parametrize("error", [RuntimeError("what no adapter maps"), errors.Unavailable("try later")])
