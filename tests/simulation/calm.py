@@ -185,7 +185,8 @@ def _lost(world: World) -> Iterator[Finding]:
         for interface, text in texts.items():
             address = parse_address(text)
             has_one = any(each.is_of(pod.uid, interface) for each in records.values())
-            if uid != pod.uid or has_one or address not in reported_addresses(pod):
+            is_used = any(pod.answers_to(each.asked) for each in world.running() if address in each.addresses.values())
+            if uid != pod.uid or has_one or not is_used or address not in reported_addresses(pod):
                 continue
             if (pod.uid, text) not in world.judge.byhand.told:
                 yield "I5", f"{pod.name} ({pod.uid}) uses {address}, of which the record is {records.get(address)}"

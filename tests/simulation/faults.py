@@ -64,6 +64,8 @@ class Weather:
         self._base_s = rng.choice((0.001, 0.004, 0.02))
         # Names of processes that cannot reach the API server, nor it them.
         self.cut_off: set[str] = set()
+        # Whether it refuses this request, answered within so many seconds, whatever the rates: the next one of a kind.
+        self.trap: Callable[[Process, Request, float], bool] | None = None
         self.told = 0
 
     def __str__(self) -> str:
@@ -71,6 +73,7 @@ class Weather:
 
     def calm(self) -> None:
         self._rates = {}
+        self.trap = None
         self.cut_off.clear()
 
     def latency_s(self) -> float:
@@ -80,6 +83,9 @@ class Weather:
         there_s, back_s = self.latency_s(), self.latency_s()
         if process.name in self.cut_off:
             return Fate(None, there_s, kind="refused")
+        if self.trap is not None and self.trap(process, request, there_s + back_s):
+            self.told += 1
+            return Fate(there_s, back_s, status=503, takes_effect=False, kind="broken")
         if not self._rates or request.is_watch:
             return Fate(there_s, back_s)
         for kind in ("refused", "lost", "late", "conflict", "throttled", "broken", "half done", "slow"):

@@ -287,8 +287,8 @@ class Kubelet:
         return True
 
     async def _delete(self, sandbox: Sandbox) -> None:
-        """Mostly once and soon; but a runtime may forget it, be late, or say it again."""
-        fate = self._rng.random() if self._world.is_stormy else 0.5
+        """Mostly once and soon; but a runtime may forget it, be late, or say it again: in fair weather as well."""
+        fate = 0.5 if self._world.is_calm else self._rng.random()
         if fate < 0.15:
             return
         if fate > 0.85:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from allocator.domain.record import Record
+    from tests.simulation.apiserver import Request
     from tests.simulation.loop import Process
     from tests.simulation.world import World
 
@@ -27,6 +28,7 @@ MISHAPS: Final = {
     "crash controller": 2,
     "pause controller": 2,
     "pause agent": 2,
+    "pause between tries": 2,
     "jump clock": 1,
     "cut off": 2,
     "lose node": 2,
@@ -64,16 +66,31 @@ class Mishaps:
     def pause_controller(self) -> None:
         self._pause(self._draw(list(self._world.controllers.values())).process)
 
+    def pause_between_tries(self) -> None:
+        """The server is about to refuse a record of a leader's, who then sleeps on until it leads no more."""
+        self._world.weather.trap = self._trapped
+
+    def _trapped(self, process: Process, request: Request, answered_s: float) -> bool:
+        if process.name not in self._world.controllers or process.is_dead:
+            return False
+        if not request.is_write or "/spideripaddresses" not in request.path:
+            return False
+        self._world.weather.trap = None
+        self._later(answered_s + 0.001, lambda: self._pause(process, at_least_s=20.0))
+        return True
+
     def pause_agent(self) -> None:
         kubelet = self._draw(list(self._world.kubelets.values()))
         if kubelet.agent is not None:
             self._pause(kubelet.agent.process)
 
-    def _pause(self, process: Process) -> None:
+    def _pause(self, process: Process, *, at_least_s: float = 1.0) -> None:
         loop = self._world.loop
         if not process.is_paused and not process.is_dead:
             loop.pause(process)
-            self._later(self._rng.uniform(1.0, 60.0), lambda: loop.resume(process) if process.is_paused else None)
+            self._later(
+                self._rng.uniform(at_least_s, 60.0), lambda: loop.resume(process) if process.is_paused else None
+            )
 
     def jump_clock(self) -> None:
         processes = [each.process for each in self._world.controllers.values()]

@@ -12,6 +12,9 @@ from allocator.confirming import Confirmation
 from allocator.domain.record import Entry, Record, State
 from allocator.kube.cluster import NodeView
 from allocator.kube.election import Election
+from allocator.kube.fences import no_fence
+from controller import leading
+from controller.mending import Mending
 from controller.reclaim import Reclaim
 from controller.suspects import Suspects
 from controller.witness import Witness
@@ -35,6 +38,32 @@ def _second_sighting() -> None:
         return due(self, monotonic, 0.0)
 
     Suspects.due = at_once  # type: ignore[method-assign]
+
+
+def _soon_enough() -> None:
+    """The second look comes after a minute."""
+    due = Suspects.due
+
+    def late(self: Suspects[Any], monotonic: float, grace_s: float) -> list[Suspect[Any]]:
+        return due(self, monotonic, max(grace_s, 60.0))
+
+    Suspects.due = late  # type: ignore[method-assign]
+
+
+def _mending() -> None:
+    """What people take from a running pod by hand is not brought back."""
+
+    async def nothing(self: Mending, *_: object) -> None:
+        return None
+
+    Mending._make_again = nothing  # type: ignore[method-assign,assignment]  # noqa: SLF001 - nobody else does it
+
+
+def _fence() -> None:
+    """The lease is asked before a write, and not again before it is tried once more. Seldom seen: the unit test is
+    tests/plane/test_ledger.py::test_a_fence_is_asked_before_each_write_and_keeps_it_from_leaving.
+    """
+    vars(leading)["leaders"] = lambda _may_act: no_fence
 
 
 def _live_read() -> None:
@@ -125,6 +154,9 @@ SAFEGUARDS: Final[dict[str, tuple[Callable[[], None], frozenset[str]]]] = {
     "confirmation": (_confirmation, frozenset({"I2"})),
     "fencing": (_fencing, frozenset({"I12"})),
     "cooling": (_patience_with_cooling, frozenset({"I9"})),
+    "bounded leaks": (_soon_enough, frozenset({"L2"})),
+    "mending": (_mending, frozenset({"I5"})),
+    "the lease is asked before each try": (_fence, frozenset({"I12"})),
     "turns": (_turns, frozenset({"I3", "I4", "I5", "I11"})),
 }
 

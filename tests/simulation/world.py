@@ -1,4 +1,10 @@
-"""One seed: a small cluster, its people, its weather, and what came of it."""
+"""One seed: a small cluster, its people, its weather, and what came of it.
+
+It is small on purpose, and leaves out: IPv6 and pods with both families, virtual machines and their migrations,
+subnets, the webhook and all admission (no schemas, no CEL), upgrades, hand back and the runtime's garbage collection,
+and the brake of reclaim, which so few records never bring on. The network between pods is not there: who uses an
+address is what the runtime was told. Sockets, files and TLS are others' tests.
+"""
 
 from __future__ import annotations
 
@@ -189,7 +195,7 @@ class World:
         if self.story.is_kept:
             self.story.tell("log %s %s", event, " ".join(f"{key}={value}" for key, value in fields.items()))
         if event == "holder_suspected":
-            self.judge.suspected.add(fields["address"])
+            self.judge.suspected[fields["address"]] = self.loop.time()
         elif event == "address_conflict":
             self.judge.byhand.told.add((fields["pod_uid"], fields["address"]))
         elif event == "leading":
