@@ -90,13 +90,12 @@ class View:
         key, version, uid = key_of(obj), version_of(obj), uid_of(obj)
         deleted = kind == "DELETED"
         self._forget(now)
-        self._seen[key, version] = now
+        _set_last(self._seen, (key, version), now)
         if deleted:
-            self._ended.pop(uid, None)
-            self._ended[uid] = now
+            _set_last(self._ended, uid, now)
             if (current := self.objects.get(key)) is not None:
                 # A list may have shown it: the answer to the write that made it is as late as one that was watched.
-                self._seen[key, version_of(current)] = now
+                _set_last(self._seen, (key, version_of(current)), now)
         elif self._selects:
             self._ended.pop(uid, None)
         if uid in self._buried:
@@ -189,6 +188,12 @@ def uid_of(obj: Object) -> str:
 
 def version_of(obj: Object) -> str:
     return str(obj["metadata"].get("resourceVersion", ""))
+
+
+def _set_last(times: dict[K, float], key: K, now: float) -> None:
+    """Behind all others, wherever it was: an early place with a late time would keep the rest from being dropped."""
+    times.pop(key, None)
+    times[key] = now
 
 
 def _drop_older(times: dict[K, float], limit: float) -> list[K]:

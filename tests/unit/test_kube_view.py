@@ -112,6 +112,16 @@ def test_a_note_that_others_have_overtaken_in_the_watch_changes_nothing(view: Vi
     assert shown(view) == "4"
 
 
+def test_what_was_shown_is_forgotten_in_time_whatever_has_ended_since(view: View) -> None:
+    """Else the end of an object would keep all that was shown since its last change, and there is always an end."""
+    view.show("ADDED", obj("1", name="a", uid="u1"), 0)
+    view.show("ADDED", obj("2", name="b", uid="u2"), 1)
+    view.show("MODIFIED", obj("3", name="b", uid="u2"), 2)
+    view.show("DELETED", obj("4", name="a", uid="u1"), LATE_ANSWER_S)
+    view.note(obj("2", name="b", uid="u2"), LATE_ANSWER_S + 3)
+    assert shown(view, "b") == "2"
+
+
 def test_a_note_of_an_object_whose_end_was_shown_does_not_revive_it(view: View) -> None:
     view.show("ADDED", obj("1"), 0)
     view.show("DELETED", obj("3"), 0)
