@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from devcluster import launch
-from devcluster.services import free_port
 from devcluster.waiting import WaitError, until_true
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 START_S: Final = 60.0
 STOP_S: Final = 20.0
+# Beneath net.ipv4.ip_local_port_range.
+PORTS: Final = (20_000, 32_000)
 # A lease that changes hands in seconds, so that no test waits for it.
 QUICK_LEASE: Final = {
     "SPIDERPOOL_LEADER_DURATION": "1",
@@ -186,11 +189,19 @@ def controller(kubeconfig: Path, namespace: str, folder: Path, identity: str, *a
 def webhook(
     kubeconfig: Path, folder: Path, *arguments: str, name: str = "webhook", register: str = "url", port: int = 0
 ) -> Actor:
-    """On a port that stays the same; of its own unless one is given."""
+    """On a port that stays the same, also while it is away; of its own unless one is given."""
     fuse, port = folder / f"fuse-{name}", port or free_port()
     own = ("--kubeconfig", str(kubeconfig), "--listen", f"127.0.0.1:{port}", "--register", register)
     command = armed(fuse, "webhook", *own, *arguments)
     return Actor(name, command, folder, serves=lambda: _listens(socket.AF_INET, ("127.0.0.1", port)), fuse=fuse)
+
+
+def free_port() -> int:
+    """One below those that the kernel deals out, so that nobody's connection has it while its process is away."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randint(*PORTS)))  # noqa: S311
+            return int(probe.getsockname()[1])
 
 
 def _listens(family: socket.AddressFamily, address: object) -> bool:

@@ -2,7 +2,7 @@
 
 It is the product's own program; only the places are wrapped through which everything goes that it leaves behind
 (boundaries.py). Whenever it comes by one, it looks into FOLDER/armed: `agent:create-SpiderIPAddress:after 3` means
-SIGKILL at the third time. What it came by is appended to FOLDER/passed, so that a test knows where it died, and which
+SIGKILL at the third time. What it came by is appended to FOLDER/passed, once in its life, so that a test knows which
 boundaries there are.
 """
 
@@ -14,7 +14,7 @@ import importlib
 import os
 import signal
 import sys
-from functools import wraps
+from functools import partial, wraps
 from os import rename, replace, unlink
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +29,10 @@ PROGRAMS: Final = {
     "controller": "controller.__main__",
     "webhook": "webhook.__main__",
     "plugin": "cni.plugin",
+    "plane": "devcluster.plane.__main__",
 }
+# The journal of an armed plane is begun anew after so many lines, so that a test comes by that too.
+JOURNAL_LINES: Final = 200
 
 
 class Fuse:
@@ -38,13 +41,16 @@ class Fuse:
         self._passed = os.open(folder / "passed", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._folder = folder
         self._process = process
+        self._told: set[str] = set()
         self._text = ""
         self._times = 0
 
     def passes(self, boundary: str) -> None:
         """Come by the boundary: does not return at the one that the process is to die at."""
         point = f"{self._process}:{boundary}"
-        os.write(self._passed, f"{point}\n".encode())
+        if point not in self._told:
+            self._told.add(point)
+            os.write(self._passed, f"{point}\n".encode())
         try:
             text = self._armed.read_text()
         except FileNotFoundError:
@@ -146,19 +152,47 @@ def arm_plugin(fuse: Fuse) -> None:
     plugin.write_all = armed_write_all
 
 
+def arm_plane(fuse: Fuse) -> None:
+    """What the embedded API server stores. The other files that it makes are those of whoever starts it."""
+    from devcluster.plane import server  # noqa: PLC0415 - the others do not have it
+    from devcluster.plane.journal import Journal  # noqa: PLC0415
+
+    append = Journal._append  # noqa: SLF001 - the one place
+
+    def appended(self: Journal, line: bytes) -> None:
+        def act() -> None:
+            append(self, line[: len(line) // 2])
+            fuse.passes("append-journal:torn")
+            append(self, line[len(line) // 2 :])
+
+        fuse.around("append-journal", act)
+
+    def replaced(source: Any, target: Any, **options: Any) -> None:
+        is_journal = Path(target).name == "journal"
+        fuse.around("name-journal" if is_journal else None, lambda: replace(source, target, **options))
+
+    Journal._append = appended  # type: ignore[method-assign]  # noqa: SLF001
+    vars(os).update(replace=replaced)
+    vars(server).update(Journal=partial(Journal, lines_limit=JOURNAL_LINES))
+
+
 def main() -> None:
     folder, separator, program, *arguments = sys.argv[1:]
     if separator != "--" or program not in PROGRAMS:
         sys.exit(__doc__)
     fuse = Fuse(Path(folder), program)
     module = importlib.import_module(PROGRAMS[program])
-    arm_files(fuse)
-    if program == "plugin":
-        arm_plugin(fuse)
-    else:
-        arm_client(fuse)
+    match program:
+        case "plane":
+            arm_plane(fuse)
+        case "plugin":
+            arm_files(fuse)
+            arm_plugin(fuse)
+        case _:
+            arm_files(fuse)
+            arm_client(fuse)
     sys.argv = [program, *arguments]
-    module.main()
+    sys.exit(module.main())
 
 
 if __name__ == "__main__":

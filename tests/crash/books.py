@@ -101,7 +101,14 @@ def problems(books: Books, told: Mapping[str, Told]) -> list[str]:
         *(f"{address(record)} is held for nobody: {holder(record)}" for record in books.orphans()),
         *(f"{address(record)} is kept for nobody: {record['spec'].get('slot')}" for record in unwanted(books)),
         *disagreeing(books),
+        *doubted(books),
     ]
+
+
+def doubted(books: Books) -> list[str]:
+    """Addresses of which the product itself cannot say whose they are: nothing here gives it reason to."""
+    states = ((address(record), record["spec"]["state"]) for record in books.records)
+    return [f"{text} is {state}" for text, state in states if state in ("Quarantined", "Conflict")]
 
 
 def unheld(books: Books, told: Mapping[str, Told]) -> list[str]:
@@ -142,6 +149,7 @@ def disagreeing(books: Books) -> list[str]:
         if record["spec"]["state"] in ("Held", "Retained") and books.lives(record["spec"]["holder"]["podUID"]):
             wanted.setdefault(record["spec"]["holder"]["podUID"], set()).add(address(record))
     kept = {address(record) for record in books.records if record["spec"]["state"] in ("Held", "Retained")}
+    having = {party["podUID"] for record in books.records for party in parties(record)}
     found, shown = [], set()
     for endpoint in books.endpoints:
         uid, says = _current(endpoint)
@@ -149,7 +157,10 @@ def disagreeing(books: Books) -> list[str]:
         if uid in wanted:
             if says != wanted[uid]:
                 found.append(f"endpoint {name(endpoint)} says {sorted(says)}, the ledger {sorted(wanted[uid])}")
-        elif not books.lives(uid) and not says & kept:
+        elif books.lives(uid):
+            if says and uid not in having:
+                found.append(f"endpoint {name(endpoint)} shows {sorted(says)} of pod {uid}, which holds nothing")
+        elif not says & kept:
             found.append(f"endpoint {name(endpoint)} shows {sorted(says)} of pod {uid}, which is gone")
     return found + [f"pod {name(books.pods[uid])} has no endpoint" for uid in wanted.keys() - shown]
 

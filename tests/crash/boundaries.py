@@ -25,6 +25,8 @@ COMMANDS: Final = {("POST", "/v1/ipam/ip"): "ADD", ("DELETE", "/v1/ipam/ip"): "D
 STAGES: Final = ("before", "after")
 # A request of the plugin lies with the agent between the two.
 ASKING: Final = ("before", "sent", "after")
+# Half of the line is in the file.
+APPENDING: Final = ("before", "torn", "after")
 
 # For people. Nobody reads them back, so it is all the same whether a process dies after this or before what comes next.
 NOTES: Final = ("create-Event", "patch-Event=series")
@@ -81,6 +83,8 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
         "name-tls.crt",
     ),
     "plugin": ("ask-ADD", "ask-DEL", "print-result", "name-intent"),
+    # The embedded API server: each write before it is answered, and a journal that is begun anew.
+    "plane": ("append-journal", "name-journal"),
 }
 
 # Where nobody looks for anything later. Asked for at once: gettempdir opens a file, and is asked about files opened.
@@ -93,6 +97,8 @@ OPENED: Final = {"agent": {"agent.lock"}, "plugin": {"plugin.log"}}
 def stages(process: str, write: str) -> tuple[str, ...]:
     if write in NOTES:
         return STAGES[:1]
+    if process == "plane" and write.startswith("append-"):
+        return APPENDING
     return ASKING if process == "plugin" and write.startswith("ask-") else STAGES
 
 

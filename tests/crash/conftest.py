@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from allocator.kube.client import KubeClient
+from tests.crash import actors
 from tests.crash.planes import Plane, make_ready, running_plane
-from tests.crash.stage import Stage, furnish
+from tests.crash.stage import NAMESPACE, Stage, furnish
 from tests.plane import machines
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def running_stage(plane: Plane, folder: Path, nodes: Sequence[str]) -> Iterator[
         yield stage
     finally:
         stage.stop()
+
+
+@contextmanager
+def small_stage(plane: Plane, folder: Path, nodes: Sequence[str]) -> Iterator[Stage]:
+    """An agent on each node and one controller, all serving."""
+    with running_stage(plane, folder, nodes) as stage:
+        for node in nodes:
+            stage.add(actors.agent(plane.kubeconfig, node, folder, "--log-level", "debug"))
+        stage.add(actors.controller(plane.kubeconfig, NAMESPACE, folder, "one", *actors.QUICK_RECLAIM))
+        asyncio.run(stage.start())
+        yield stage
 
 
 async def _install_machines(plane: Plane) -> None:

@@ -18,7 +18,7 @@ from allocator.kube.client import KubeClient
 from allocator.kube.errors import ApiError, Unreachable
 from devcluster.plane import envtest
 from devcluster.waiting import until, until_true
-from tests.crash.actors import ROOT, Actor
+from tests.crash.actors import ROOT, Actor, armed
 from tests.plane.support import install_crd
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Plane:
             # Somebody's outgoing connection may have the port for a moment: the kernel deals it out of the same range.
             await until(self._started, within_s=READY_S, what="the API server to have its port again")
         await self.answers()
+
+    async def died(self, point: str, *, within_s: float = 30.0) -> None:
+        """Wait until an embedded API server is killed at the failpoint that it was armed with."""
+        # It says so a moment before it is gone.
+        await until_true(lambda: not self.actor.runs, within_s=within_s, what=f"the plane to die at {point}")
+        assert self.actor.died_at() == point
 
     @property
     def pid(self) -> int:
@@ -96,17 +102,12 @@ class Plane:
 def running_plane(kind: Kind, folder: Path) -> Iterator[Plane]:
     """With our kinds in it. What is left of its files at the end goes with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        "-m",
-        "devcluster.plane",
-        "--kind",
-        kind,
-        "--dir",
-        str(folder / "plane"),
-        "--data-dir",
-        str(folder / "data"),
-    ]
-    actor = Actor("plane", command, folder, environ=_without_controllers(folder) if kind == "envtest" else {})
+    own = ("--kind", kind, "--dir", str(folder / "plane"), "--data-dir", str(folder / "data"))
+    if kind == "embedded":
+        fuse = folder / "fuse-plane"
+        actor = Actor("plane", armed(fuse, "plane", *own), folder, fuse=fuse)
+    else:
+        actor = Actor("plane", ["-m", "devcluster.plane", *own], folder, environ=_without_controllers(folder))
     plane = Plane(kind, actor, folder / "plane" / "kubeconfig")
     actor.start()
     try:

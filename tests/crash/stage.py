@@ -13,10 +13,12 @@ import aiohttp
 
 from allocator.kube.client import KubeClient
 from allocator.kube.resources import (
+    EVENTS,
     MACHINE_INSTANCES,
     NAMESPACES,
     NODES,
     PODS,
+    SECRETS,
     SPIDER_ENDPOINTS,
     SPIDER_IP_ADDRESSES,
     SPIDER_IP_POOLS,
@@ -24,6 +26,7 @@ from allocator.kube.resources import (
     STATEFUL_SETS,
 )
 from devcluster.waiting import until_true
+from tests.crash import telltales
 from tests.crash.insisting import Insisting
 from tests.crash.runtime import Direct, Runtime
 from tests.plane import machines
@@ -55,6 +58,7 @@ class Stage:
     actors: dict[str, Actor] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     deaths: list[tuple[str, str]] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
     _outages: int = 0
 
     def add(self, actor: Actor) -> Actor:
@@ -78,9 +82,16 @@ class Stage:
             await actor.ready()
 
     def stop(self) -> None:
+        """AssertionError when one does not end in time, or has told a secret in its log."""
+        self.secrets |= telltales.of_keys(self.folder)
         with ExitStack() as stack:
             for actor in self.actors.values():
                 stack.callback(actor.stop)
+        logs = (
+            (actor.name, actor.log.read_text(errors="replace")) for actor in self.actors.values() if actor.log.exists()
+        )
+        found = telltales.told(logs, self.secrets | telltales.of_kubeconfig(self.plane.kubeconfig))
+        assert not found, found
 
     @contextmanager
     def outage(self) -> Iterator[None]:
@@ -234,8 +245,14 @@ async def on_stage(stage: Stage) -> AsyncIterator[Cluster]:
         api = Insisting(kube)
         try:
             yield Cluster(stage, api, Runtime(lines))
+            for secret in await api.items(SECRETS):
+                stage.secrets |= telltales.of_secret(secret)
+            notes = [
+                (f"event {event['metadata']['name']}", event.get("note") or "") for event in await api.items(EVENTS)
+            ]
+            assert not (found := telltales.told(notes, stage.secrets)), found
         finally:
-            for actor in stage.actors.values():
+            for actor in (*stage.actors.values(), stage.plane.actor):
                 actor.disarm()
             await clear(api)
 

@@ -8,33 +8,36 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.kube.resources import SPIDER_IP_ADDRESSES
+from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
 from devcluster.waiting import until_true
-from tests.crash import actors
+from tests.crash import boundaries
 from tests.crash.agent_scenes import asks_for
+from tests.crash.armed import JOURNAL_LINES
 from tests.crash.books import balanced
-from tests.crash.conftest import running_stage
-from tests.crash.stage import NAMESPACE, Stage, on_stage
+from tests.crash.conftest import small_stage
+from tests.crash.stage import Stage, on_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from allocator.kube.resources import Object
     from tests.crash.planes import Plane
+    from tests.crash.stage import Cluster
 
 NODES = ["n1", "n2"]
-PARTS = ["kube-apiserver", "etcd"] if os.environ.get("PLANE") == "envtest" else ["kube-apiserver"]
+IS_REAL = os.environ.get("PLANE") == "envtest"
+PARTS = ["kube-apiserver", "etcd"] if IS_REAL else ["kube-apiserver"]
 # So many of 20 pods have started.
 MOMENTS = [1, 10, 19]
+# Of the embedded one, at which of the writes from then on.
+DEATHS = [
+    (point, times) for point in boundaries.failpoints("plane") for times in ((1, 7, 20) if "append-" in point else (1,))
+]
 
 
 @pytest.fixture(scope="module")
 def stage(crash_plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    with running_stage(crash_plane, folder, NODES) as running:
-        for node in NODES:
-            running.add(actors.agent(crash_plane.kubeconfig, node, folder, "--log-level", "debug"))
-        running.add(actors.controller(crash_plane.kubeconfig, NAMESPACE, folder, "one", *actors.QUICK_RECLAIM))
-        asyncio.run(running.start())
+    with small_stage(crash_plane, tmp_path_factory.mktemp("stage"), NODES) as running:
         yield running
 
 
@@ -76,6 +79,27 @@ async def test_the_books_balance_after_it_died_while_pods_ended(stage: Stage, pa
         assert len(books.held) == len(pods)
 
 
+@pytest.mark.skipif(IS_REAL, reason="embedded only: nothing can be wrapped within a real kube-apiserver or etcd")
+@pytest.mark.parametrize(("point", "times"), DEATHS)
+async def test_the_books_balance_after_it_died_at_a_write(stage: Stage, point: str, times: int) -> None:
+    async with on_stage(stage) as cluster, stage.supervised():
+        pool = await cluster.pool(20)
+        pods = [await cluster.pod(asks_for(pool), node=node) for node in NODES * 10]
+        stage.plane.actor.arm(point, times)
+        with stage.outage():
+            async with asyncio.TaskGroup() as group:
+                for pod in pods:
+                    group.create_task(cluster.runtime.start(pod), name="pod")
+                if "name-" in point:
+                    group.create_task(label_often(cluster, pool), name="lines")
+                try:
+                    await stage.plane.died(point)
+                finally:
+                    await stage.plane.revive()
+        books = await balanced(cluster.api, cluster.runtime.told)
+        assert len(books.held) == len(pods)
+
+
 async def test_what_it_had_stored_stands_at_the_version_it_had(stage: Stage) -> None:
     async with on_stage(stage) as cluster:
         pod = await cluster.pod(asks_for(await cluster.pool(1)))
@@ -83,6 +107,12 @@ async def test_what_it_had_stored_stands_at_the_version_it_had(stage: Stage) -> 
         before = await cluster.api.find(SPIDER_IP_ADDRESSES, address)
         await die(stage, "kube-apiserver")
         assert await cluster.api.find(SPIDER_IP_ADDRESSES, address) == before
+
+
+async def label_often(cluster: Cluster, pool: Object) -> None:
+    """As many lines as a journal has before it is begun anew."""
+    for number in range(JOURNAL_LINES):
+        await cluster.api.patch(SPIDER_IP_POOLS, pool, {"metadata": {"labels": {"number": str(number)}}})
 
 
 async def die(stage: Stage, part: str) -> None:

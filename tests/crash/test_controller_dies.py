@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash import actors, boundaries
+from tests.crash import boundaries
 from tests.crash.books import balanced
-from tests.crash.conftest import running_stage
+from tests.crash.conftest import small_stage
 from tests.crash.controller_scenes import SCENES
-from tests.crash.stage import NAMESPACE, Stage, on_stage
+from tests.crash.stage import Stage, on_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,12 +29,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def stage(crash_plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    with running_stage(crash_plane, folder, ["n1"]) as running:
-        running.add(actors.agent(crash_plane.kubeconfig, "n1", folder))
-        own = (*actors.QUICK_RECLAIM, "--log-level", "debug")
-        running.add(actors.controller(crash_plane.kubeconfig, NAMESPACE, folder, "one", *own))
-        asyncio.run(running.start())
+    with small_stage(crash_plane, tmp_path_factory.mktemp("stage"), ["n1"]) as running:
         yield running
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -11,8 +10,8 @@ from devcluster.waiting import until
 from tests.crash import actors, boundaries
 from tests.crash.agent_scenes import asks_for, plugin_of
 from tests.crash.books import balanced
-from tests.crash.conftest import running_stage
-from tests.crash.stage import NAMESPACE, Stage, on_stage
+from tests.crash.conftest import small_stage
+from tests.crash.stage import Stage, on_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,11 +63,7 @@ POINTS = [point for write in SCENES for point in boundaries.failpoints("plugin",
 
 @pytest.fixture(scope="module")
 def stage(crash_plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    with running_stage(crash_plane, folder, [NODE]) as running:
-        running.add(actors.agent(crash_plane.kubeconfig, NODE, folder, "--log-level", "debug"))
-        running.add(actors.controller(crash_plane.kubeconfig, NAMESPACE, folder, "one", *actors.QUICK_RECLAIM))
-        asyncio.run(running.start())
+    with small_stage(crash_plane, tmp_path_factory.mktemp("stage"), [NODE]) as running:
         yield running
 
 
