@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -33,7 +33,7 @@ from tests.soak.report import Report
 from tests.soak.watching import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Iterator
 
     from tests.crash.stage import Cluster
 
@@ -62,14 +62,29 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="spiderpool-soak-") as name:
         folder = Path(name)
         print(f"soak: plane {options.plane}, seed {options.seed}, logs in {folder}", flush=True)
-        report = asyncio.run(soak(options.plane, folder, options.minutes, options.seed))
-        report.write(ROOT / "build" / "soak.json")
-        print(report.text(), flush=True)
+        with _logs_kept(folder):
+            report = asyncio.run(soak(options.plane, folder, options.minutes, options.seed))
+            report.write(ROOT / "build" / "soak.json")
+            print(report.text(), flush=True)
         if not report.is_clean:
-            shutil.copytree(
-                folder, ROOT / "build" / "soak", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock")
-            )
+            _keep_logs(folder)
     return 0 if report.is_clean else 1
+
+
+@contextmanager
+def _logs_kept(folder: Path) -> Iterator[None]:
+    """A run that ends before it has a report leaves its logs all the same."""
+    try:
+        yield
+    except BaseException:
+        _keep_logs(folder)
+        raise
+
+
+def _keep_logs(folder: Path) -> None:
+    kept = ROOT / "build" / "soak"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("*.sock", "bin", "data"))
 
 
 async def soak(kind: Kind, folder: Path, minutes: float, seed: int) -> Report:
@@ -97,7 +112,7 @@ async def _soaked(
     counts: Counter[str] = Counter()
     small = Fates(stage, random.Random(rng.random()), spared, counts)  # noqa: S311
     great = Fates(stage, random.Random(rng.random()), spared, counts, times.pauses_s)  # noqa: S311
-    watch = Watch(cluster.api, cluster.runtime, settle_s=times.settle_s)
+    watch = Watch(cluster.api, cluster.runtime, settle_s=times.settle_s, repaired_within_s=times.repaired_within_s)
     great.on_fault.append(watch.disturbed)
     memory = Memory(lambda: {name: stage.actors[name].pid for name in spared})
     plugin = await asyncio.to_thread(install.install, stage.folder / "bin")
@@ -119,6 +134,7 @@ async def _soaked(
             unbalanced: list[str] = []
         except AssertionError as error:
             unbalanced = str(error).splitlines()
+            await watch.last_look()
     return Report(
         plane=stage.plane.kind,
         seed=seed,

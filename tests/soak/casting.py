@@ -10,10 +10,10 @@ from allocator.kube.client import KubeClient
 from allocator.kube.errors import AlreadyExists
 from allocator.kube.resources import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from certs.store import CA, SECRET_NAME
-from devcluster.services import free_port
 from tests.crash import actors
 from tests.crash.stage import NAMESPACE
 from tests.plane.webhooks import configuration
+from tests.soak.watching import REPAIRED_WITHIN_S
 from webhook.entries import Registration, UrlTarget
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Times:
     reclaim: Sequence[str]
     lease: Mapping[str, str]
     settle_s: float
+    repaired_within_s: float
     small_pause_s: tuple[float, float]
     great_pause_s: tuple[float, float]
     # Longer than a lease lasts, at times: that is how a leader that is spared loses it.
@@ -36,7 +37,15 @@ class Times:
 
 
 # The defaults of the product. Reclaim needs a leader that lasts for its two sightings.
-REAL: Final = Times(reclaim=(), lease={}, settle_s=20, small_pause_s=(1, 6), great_pause_s=(40, 140), pauses_s=(1, 25))
+REAL: Final = Times(
+    reclaim=(),
+    lease={},
+    settle_s=20,
+    repaired_within_s=REPAIRED_WITHIN_S,
+    small_pause_s=(1, 6),
+    great_pause_s=(40, 140),
+    pauses_s=(1, 25),
+)
 SHORT: Final = Times(
     reclaim=("--reclaim-grace", "3", "--sweep-interval", "3", "--reuse-delay", "5"),
     lease={
@@ -45,6 +54,8 @@ SHORT: Final = Times(
         "SPIDERPOOL_LEADER_RETRY_PERIOD": "0.5",
     },
     settle_s=8,
+    # Grace and two sweeps are a sixth of the real ones; a busy machine is no faster for it.
+    repaired_within_s=20,
     small_pause_s=(1, 4),
     great_pause_s=(8, 25),
     pauses_s=(0.5, 6),
@@ -64,11 +75,11 @@ async def cast(stage: Stage, nodes: Sequence[str], times: Times) -> frozenset[st
     for identity in ("one", "two"):
         controller = stage.add(actors.controller(kubeconfig, NAMESPACE, folder, identity, *times.reclaim))
         controller.environ = times.lease
-    ports = [free_port(), free_port()]
+    ports = [actors.free_port(), actors.free_port()]
     for port, name in zip(ports, ("webhook-one", "webhook-two"), strict=True):
         own = ("--namespace", NAMESPACE)
         stage.add(actors.webhook(kubeconfig, folder, *own, name=name, register="none", port=port))
-    service = free_port()
+    service = actors.free_port()
     stage.add(actors.Actor("balancer", ["-m", "tests.soak.balancer", *map(str, (service, *ports))], folder))
     await stage.start()
     await _register(stage, service)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SLOPE_LIMIT: Final = 1.0
 SHOWN: Final = 20
+# Of the pods that were made: a busy machine lets a few wait too long, a product that gives nothing all of them.
+UNSTARTED_SHARE: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,18 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return not (self.leaks or self.violations or self.grown)
+        return not (self.leaks or self.violations or self.grown or self.idle)
+
+    @property
+    def idle(self) -> list[str]:
+        """Why the run shows nothing: nobody leaks who is given nothing."""
+        unstarted = sum(self.unstarted.values())
+        reasons = {
+            "no pod was made": not self.pods,
+            "nobody looked at the books": not self.looks,
+            f"{unstarted} of {self.pods} pods got no address": unstarted > UNSTARTED_SHARE * self.pods,
+        }
+        return [reason for reason, holds in reasons.items() if holds]
 
     def text(self) -> str:
         faults = sum(self.faults.values())
@@ -60,7 +73,7 @@ class Report:
             slope = self.slopes.get(name)
             told = "not measured: too short" if slope is None else f"{slope:+.2f} in 10 minutes"
             lines.append(f"    {name:20} {first:.1f} to {last:.1f}; {told}")
-        problems = [*self.leaks, *self.violations, *(f"{name} grows" for name in self.grown)]
+        problems = [*self.leaks, *self.violations, *(f"{name} grows" for name in self.grown), *self.idle]
         lines += [f"  ! {each}" for each in problems[:SHOWN]]
         lines += [f"  ? {count} x {why}" for why, count in list(self.unstarted.items())[:SHOWN]]
         return "\n".join(lines)

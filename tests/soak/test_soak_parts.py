@@ -106,6 +106,12 @@ def test_time_in_which_no_leader_could_last_counts_not() -> None:
     assert len(watch.leaks) == 1
 
 
+def test_what_is_left_at_the_end_has_leaked_however_short_it_was_seen() -> None:
+    watch = watch_of(Lists([record()], []), {})
+    asyncio.run(watch.last_look())
+    assert watch.leaks == {"10.0.0.1 of shop/cart (u1) on n1"}
+
+
 @pytest.mark.parametrize(
     ("found", "is_clean"),
     [
@@ -114,10 +120,16 @@ def test_time_in_which_no_leader_could_last_counts_not() -> None:
         ({"violations": ["I5"]}, False),
         ({"slopes": {"agent-n1": 1.2}}, False),
         ({"slopes": {"agent-n1": 0.9, "webhook": None}}, True),
+        ({"pods": 0}, False),
+        ({"looks": 0}, False),
+        ({"pods": 300, "unstarted": {"exhausted": 3}}, True),
+        ({"pods": 300, "unstarted": {"exhausted": 3, "no answer": 1}}, False),
     ],
     ids=str,
 )
-def test_a_run_is_clean_without_leak_violation_and_growth(found: dict[str, Any], *, is_clean: bool) -> None:
+def test_a_run_is_clean_that_shows_something_without_leak_violation_and_growth(
+    found: dict[str, Any], *, is_clean: bool
+) -> None:
     nothing: dict[str, Any] = {
         "plane": "embedded", "seed": 1, "minutes": 10, "pods": 1, "adds": 1, "failed_adds": 0, "unstarted": {},
         "faults": {}, "deaths": 0, "looks": 1, "leaks": [], "longest_orphan_s": 0, "violations": [], "slopes": {},
