@@ -100,6 +100,16 @@ def refusal(response: aiohttp.ClientResponse, payload: bytes) -> ApiError:
 
 
 def unreachable(method: str, path: str, error: Exception) -> Unreachable:
+    _cut_off(error)
     if isinstance(error, TimeoutError):
         return Unreachable(f"{method} {path}: no answer in time")
     return Unreachable(f"{method} {path}: {type(error).__name__}: {error}")
+
+
+def _cut_off(error: BaseException | None) -> None:
+    """Take the frames off what went wrong. Those of aiohttp and asyncio refer back to it, and such a circle, with its
+    request, socket and buffers, would stay until Python looks for cycles in what is old, which may be hours later.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,9 +1,11 @@
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from allocator.kube import errors
@@ -126,6 +128,23 @@ async def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None
     async with KubeClient.connect(kubeconfig=kubeconfig(tmp_path, gone), user_agent="spiderpool-test/1") as client:
         with pytest.raises(errors.Unreachable, match="GET /api/v1/nodes/a"):
             await client.get(NODES, "a")
+
+
+async def test_a_failed_call_leaves_nothing_behind_that_only_a_search_for_cycles_would_find(tmp_path: Path) -> None:
+    async with serve() as server:
+        gone = server.url
+    async with KubeClient.connect(kubeconfig=kubeconfig(tmp_path, gone), user_agent="spiderpool-test/1") as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                with pytest.raises(errors.Unreachable):
+                    await client.get(NODES, "a")
+            await asyncio.sleep(0)  # the loop itself remembers what it did last
+            left = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientConnectorError | ConnectionError)]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 async def test_no_answer_within_the_deadline_is_unreachable(hasty: Pair) -> None:

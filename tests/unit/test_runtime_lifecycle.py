@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, sys, weakref
 from allocator.runtime import lifecycle, logs
 
 logs.configure("info")
@@ -38,6 +38,16 @@ async def cling():
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             log.info("clinging")
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+        weakref.finalize(self, log.info, "collected")
+
+async def litter():
+    lifecycle.COLLECT_EVERY_S = 0.01
+    Cycle()
+    await asyncio.Event().wait()
 
 sys.exit(lifecycle.run({main}))
 """
@@ -97,3 +107,11 @@ def test_a_main_that_raises_exits_with_1_and_one_line_that_names_the_cause() -> 
     ]
     assert "explode" in lines[0]["exception"]
     assert process.returncode == 1
+
+
+def test_a_quiet_process_gets_rid_of_its_cycles_too() -> None:
+    with start("litter") as process:
+        assert next_line(process)["event"] == "collected"
+        process.send_signal(signal.SIGTERM)
+        rest(process)
+    assert process.returncode == 0
