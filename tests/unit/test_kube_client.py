@@ -141,7 +141,8 @@ async def test_a_failed_call_leaves_nothing_behind_that_only_a_search_for_cycles
                 with pytest.raises(errors.Unreachable):
                     await client.get(NODES, "a")
             await asyncio.sleep(0)  # the loop itself remembers what it did last
-            left = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientConnectorError | ConnectionError)]
+            refusals = aiohttp.ClientConnectorError, ConnectionError
+            left = [each for each in gc.get_objects() if isinstance(each, refusals)]
         finally:
             gc.enable()
     assert left == []
