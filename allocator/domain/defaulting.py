@@ -7,12 +7,11 @@ validation then refuses it, so nothing fails silently.
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from allocator.domain import fields
 from allocator.domain.addresses import AddressError, IntervalSet, parse_span, version_of
-from allocator.domain.selector_rules import NAME_LIMIT
+from allocator.domain.applications import label_value
 
 if TYPE_CHECKING:
     from allocator.domain.addresses import Network, Version
@@ -23,7 +22,6 @@ POOL_CIDR_LABEL: Final = "ipam.spidernet.io/ippool-cidr"
 SUBNET_CIDR_LABEL: Final = "ipam.spidernet.io/subnet-cidr"
 # The SpiderSubnet whose network a pool has.
 OWNER_LABEL: Final = "ipam.spidernet.io/owner-spider-subnet"
-HASH_LENGTH: Final = 10
 
 
 def complete_pool(raw: Raw, owner: Raw | None = None) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def complete_pool(raw: Raw, owner: Raw | None = None) -> dict[str, Any]:
     completed = _complete_network(raw, POOL_CIDR_LABEL)
     if owner is None or _is_terminating(raw):
         return completed
-    spec, name = completed.get("spec"), owner_label(str(fields.mapping_at(owner, "metadata").get("name", "")))
+    spec, name = completed.get("spec"), label_value(str(fields.mapping_at(owner, "metadata").get("name", "")))
     labels = fields.mapping_at(fields.mapping_at(completed, "metadata"), "labels")
     if isinstance(spec, dict) and labels.get(OWNER_LABEL) != name:
         _set_label(completed["metadata"], OWNER_LABEL, name)
@@ -45,14 +43,6 @@ def complete_pool(raw: Raw, owner: Raw | None = None) -> dict[str, Any]:
             if spec.get(key) is None and offered.get(key):
                 spec[key] = copy.deepcopy(offered[key])
     return completed
-
-
-def owner_label(name: str) -> str:
-    """The name of a SpiderSubnet as the value of a label; longer than a label may be, it ends in its hash."""
-    if len(name) <= NAME_LIMIT:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:HASH_LENGTH]
-    return f"{name[: NAME_LIMIT - HASH_LENGTH - 1]}-{digest}"
 
 
 def complete_subnet(raw: Raw) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from allocator.domain.annotations import INTERFACE
+from allocator.domain.annotations import DEFAULTS, INTERFACE, IPPOOL, IPPOOLS
 from allocator.domain.json_annotation import PREFIX, JsonAnnotation, quoted
 from allocator.domain.networks import FIRST_INTERFACE
-from allocator.domain.selector_rules import SUBDOMAIN, SUBDOMAIN_LIMIT
+from allocator.domain.selector_rules import SUBDOMAIN, SUBDOMAIN_LIMIT, is_label_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,10 @@ SUBNETS: Final = JsonAnnotation(
     PREFIX + "subnets",
     '[{"interface": "eth0", "ipv4": ["subnet-a"]}, {"interface": "net1", "ipv4": ["subnet-b"]}]',
 )
+DEFAULT_SUBNETS: Final[Mapping[Version, JsonAnnotation]] = {
+    4: JsonAnnotation(PREFIX + "default-ipv4-subnet", '["subnet-a", "subnet-b"]'),
+    6: JsonAnnotation(PREFIX + "default-ipv6-subnet", '["subnet-a", "subnet-b"]'),
+}
 IP_NUMBER: Final = JsonAnnotation(PREFIX + "ippool-ip-number", '"5", or "+2" for two more than replicas')
 RECLAIM: Final = JsonAnnotation(PREFIX + "ippool-reclaim", '"true" or "false"')
 
@@ -33,10 +37,11 @@ _FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
 
 @dataclass(frozen=True, slots=True)
 class SubnetNames:
-    """The SpiderSubnet of each family for one interface."""
+    """The SpiderSubnets of each family for one interface, in the order in which they are asked for room."""
 
     interface: str
-    by_version: Mapping[Version, str]
+    by_version: Mapping[Version, tuple[str, ...]]
+    source: str = "pod annotation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,37 @@ def subnets_of_pod(annotations: Mapping[str, str]) -> tuple[SubnetNames, ...]:
     if (text := annotations.get(SUBNET.key)) is not None:
         return (_from_item(SUBNET.parsed(text), SUBNET, "", default=FIRST_INTERFACE),)
     return ()
+
+
+def subnets_for(
+    annotations: Mapping[str, str],
+    namespace_annotations: Mapping[str, str],
+    defaults: Mapping[Version, tuple[str, ...]],
+) -> tuple[SubnetNames, ...]:
+    """What a pod of this namespace takes its addresses from, by interface: its own annotations say it, then those of
+    its namespace, then the cluster's `defaults`. At each of the three, subnets go before pools, and whoever names
+    pools first gets none of this. Defaults are for the first interface.
+
+    errors.Invalid when the annotation that counts is malformed.
+    """
+    if found := subnets_of_pod(annotations):
+        return found
+    if IPPOOL.key in annotations or IPPOOLS.key in annotations:
+        return ()
+    if found := _defaults_of(namespace_annotations):
+        return found
+    if any(annotation.key in namespace_annotations for annotation in DEFAULTS.values()):
+        return ()
+    return (SubnetNames(FIRST_INTERFACE, defaults, "cluster default subnets"),) if defaults else ()
+
+
+def _defaults_of(namespace_annotations: Mapping[str, str]) -> tuple[SubnetNames, ...]:
+    by_version = {}
+    for version, annotation in DEFAULT_SUBNETS.items():
+        text = namespace_annotations.get(annotation.key)
+        if text is not None and (names := _names(annotation.parsed(text), annotation, "")):
+            by_version[version] = names
+    return (SubnetNames(FIRST_INTERFACE, by_version, "namespace default subnets"),) if by_version else ()
 
 
 def ip_number(annotations: Mapping[str, str]) -> IpNumber | None:
@@ -84,29 +120,32 @@ def _from_subnets(text: str) -> tuple[SubnetNames, ...]:
         if item.interface in interfaces:
             raise SUBNETS.wrong(f"[{index}].interface", f'"{item.interface}" is listed twice')
         interfaces.add(item.interface)
-        for version, name in item.by_version.items():
-            if (version, name) in names:
-                raise SUBNETS.wrong(f"[{index}].ipv{version}", f'lists the subnet "{name}" a second time')
-            names.add((version, name))
+        for version, (first, *_) in item.by_version.items():
+            if (version, first) in names:
+                raise SUBNETS.wrong(f"[{index}].ipv{version}", f'begins with "{first}", as another item does')
+            names.add((version, first))
     return found
 
 
 def _from_item(raw: object, annotation: JsonAnnotation, where: str, default: str = "") -> SubnetNames:
     item = annotation.members(raw, where)
     interface = item.get("interface") or default
-    if not isinstance(interface, str) or not INTERFACE.fullmatch(interface):
-        raise annotation.wrong(f"{where}.interface", "must be the name of an interface, 15 characters at most")
-    listed = {version: _first(item.get(f"ipv{version}"), annotation, f"{where}.ipv{version}") for version in _VERSIONS}
+    # The pool has it in a label.
+    if not isinstance(interface, str) or not INTERFACE.fullmatch(interface) or not is_label_value(interface):
+        raise annotation.wrong(
+            f"{where}.interface",
+            'must be the name of an interface, 15 characters at most, of letters, digits and "-_."',
+        )
+    listed = {version: _names(item.get(f"ipv{version}"), annotation, f"{where}.ipv{version}") for version in _VERSIONS}
     by_version = {version: name for version, name in listed.items() if name}
     if not by_version:
         raise annotation.wrong(where, "lists no subnet")
     return SubnetNames(interface, by_version)
 
 
-def _first(value: object, annotation: JsonAnnotation, where: str) -> str:
-    """The first name, the only one that the original looks at; empty when there is none."""
+def _names(value: object, annotation: JsonAnnotation, where: str) -> tuple[str, ...]:
     names = annotation.texts(value, where, "subnet names")
     for name in names:
         if len(name) > SUBDOMAIN_LIMIT or not SUBDOMAIN.fullmatch(name):
             raise annotation.wrong(where, f"lists {quoted(name)}, which cannot be the name of a SpiderSubnet")
-    return names[0] if names else ""
+    return tuple(dict.fromkeys(names))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.domain import defaulting, selector_rules, validation
+from allocator.domain import applications, defaulting, selector_rules, validation
 from allocator.domain.addresses import parse_network
 from allocator.domain.jsonpatch import patch_of
 
@@ -193,8 +193,8 @@ def test_what_is_taken_out_of_a_labelled_pool_stays_out() -> None:
 
 
 def test_the_name_of_a_subnet_that_is_too_long_for_a_label_ends_in_its_hash() -> None:
-    assert defaulting.owner_label("a" * 63) == "a" * 63
-    long, other = defaulting.owner_label("a" * 64), defaulting.owner_label("a" * 65)
+    assert applications.label_value("a" * 63) == "a" * 63
+    long, other = applications.label_value("a" * 64), applications.label_value("a" * 65)
     assert len(long) == len(other) == 63
     assert long != other
-    assert selector_rules.is_label_value(defaulting.owner_label("a" * 51 + "." * 2 + "b" * 60))
+    assert selector_rules.is_label_value(applications.label_value("a" * 51 + "." * 2 + "b" * 60))

@@ -49,7 +49,7 @@ def hints(**annotations: str) -> list[str]:
         pytest.param(
             "subnets",
             '[{"interface": "eth0", "ipv4": ["s"]}, {"interface": "net1", "ipv4": ["s"]}]',
-            'at [1].ipv4 lists the subnet "s" a second time',
+            'at [1].ipv4 begins with "s", as another item does',
             id="a subnet twice",
         ),
         pytest.param("ippool-ip-number", "-1", 'is "-1", which is no number', id="a negative number"),
@@ -130,18 +130,18 @@ def test_a_key_of_namespaces_is_sent_there() -> None:
 
 def test_a_subnet_is_for_the_first_interface_unless_another_is_named() -> None:
     assert subnets_of_pod(ours({"subnet": '{"ipv4": ["s4"], "IPv6": ["s6"]}'})) == (
-        SubnetNames("eth0", {4: "s4", 6: "s6"}),
+        SubnetNames("eth0", {4: ("s4",), 6: ("s6",)}),
     )
     assert subnets_of_pod(ours({"subnet": '{"interface": "net1", "ipv4": ["s4"]}'})) == (
-        SubnetNames("net1", {4: "s4"}),
+        SubnetNames("net1", {4: ("s4",)}),
     )
 
 
-def test_subnets_beats_subnet_and_takes_the_first_name_of_each_list() -> None:
+def test_subnets_beats_subnet_and_keeps_the_order_of_each_list() -> None:
     text = '[{"interface": "eth0", "ipv4": ["a", "b"]}, {"interface": "net1", "ipv4": ["b"], "ipv6": []}]'
     assert subnets_of_pod(ours({"subnets": text, "subnet": '{"ipv4": ["never"]}'})) == (
-        SubnetNames("eth0", {4: "a"}),
-        SubnetNames("net1", {4: "b"}),
+        SubnetNames("eth0", {4: ("a", "b")}),
+        SubnetNames("net1", {4: ("b",)}),
     )
 
 
