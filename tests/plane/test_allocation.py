@@ -12,6 +12,7 @@ from allocator.domain.request import Owner, Pod
 from allocator.kube.cluster import NodeView
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import (
+    CRON_JOBS,
     DEPLOYMENTS,
     JOBS,
     PODS,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
     from devcluster.plane import Plane
 
-CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob", namespaced=True)
 ONE = {"ipv4": ["a"]}
 TWO = [{"interface": "eth0", "ipv4": ["a"]}, {"interface": "net1", "ipv4": ["b"]}]
 
