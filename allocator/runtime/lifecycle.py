@@ -1,6 +1,7 @@
 """Run a process: signals cancel the main coroutine, the outcome is the exit code."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -63,10 +64,17 @@ async def _supervise(main: Callable[[], Awaitable[None]]) -> int:
 
 
 async def _collect() -> None:
-    """What is young costs a few milliseconds; what has become old waits until Python looks through everything."""
+    """What is young costs a few milliseconds; what has become old waits until Python looks through everything.
+
+    glibc keeps the free pages between blocks in use, half a MiB more each minute of churn, until it is asked for them
+    (malloc_trim(3)); musl has nothing like it, and gives them back by itself.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while True:
         await asyncio.sleep(COLLECT_EVERY_S)
         gc.collect(1)
+        if trim is not None:
+            trim(0)
 
 
 class _Stop:
