@@ -38,12 +38,16 @@ class Conf:
     enable_gateway_detection: bool = False
     enable_clean_outdated_endpoint: bool = False
     enable_validating_resources_deleted_webhook: bool | None = None  # None: not said, the reader decides
-    cluster_subnet_auto_pool_default_redundant_ip_number: int = 0  # spare addresses of an auto pool
+    # Of pods whose annotations, namespace and CNI configuration name neither subnets nor pools.
+    cluster_default_ipv4_subnet: tuple[str, ...] = ()
+    cluster_default_ipv6_subnet: tuple[str, ...] = ()
+    cluster_subnet_auto_pool_default_redundant_ip_number: int = 1  # spare addresses of an auto pool
     tune_sysctl_config: bool = True
 
 
 _FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
+_NAMES: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string", "minLength": 1}, "uniqueItems": True}
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -58,6 +62,8 @@ SCHEMA: dict[str, Any] = {
         "enableGatewayDetection": _FLAG,
         "enableCleanOutdatedEndpoint": _FLAG,
         "enableValidatingResourcesDeletedWebhook": _FLAG,
+        "clusterDefaultIPv4Subnet": _NAMES,
+        "clusterDefaultIPv6Subnet": _NAMES,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": _COUNT,
         "clusterSubnetDefaultFlexibleIPNumber": _COUNT,
         "tuneSysctlConfig": _FLAG,
@@ -78,6 +84,8 @@ _FIELDS = {
     "enableGatewayDetection": "enable_gateway_detection",
     "enableCleanOutdatedEndpoint": "enable_clean_outdated_endpoint",
     "enableValidatingResourcesDeletedWebhook": "enable_validating_resources_deleted_webhook",
+    "clusterDefaultIPv4Subnet": "cluster_default_ipv4_subnet",
+    "clusterDefaultIPv6Subnet": "cluster_default_ipv6_subnet",
     # The chart and the documents write the second name, the original's code reads the first. The first wins.
     "clusterSubnetDefaultFlexibleIPNumber": "cluster_subnet_auto_pool_default_redundant_ip_number",
     "clusterSubnetAutoPoolDefaultRedundantIPNumber": "cluster_subnet_auto_pool_default_redundant_ip_number",
@@ -118,7 +126,7 @@ def parse_conf(document: object, *, source: str) -> Conf:
         log.warning("conf_unknown_keys", source=source, keys=unknown)
     # In the order of _FIELDS, so that the later of two names for one field wins.
     values = {field: document[key] for key, field in _FIELDS.items() if document.get(key) not in (None, "")}
-    return Conf(**values)
+    return Conf(**{field: tuple(value) if isinstance(value, list) else value for field, value in values.items()})
 
 
 # Go's strconv.ParseBool, which the original's variables and manifests are written for.

@@ -35,7 +35,9 @@ def test_without_a_file_the_settings_are_those_of_the_chart() -> None:
         enable_gateway_detection=False,
         enable_clean_outdated_endpoint=False,
         enable_validating_resources_deleted_webhook=None,
-        cluster_subnet_auto_pool_default_redundant_ip_number=0,
+        cluster_default_ipv4_subnet=(),
+        cluster_default_ipv6_subnet=(),
+        cluster_subnet_auto_pool_default_redundant_ip_number=1,
         tune_sysctl_config=True,
     )
 
@@ -63,6 +65,8 @@ enableIPConflictDetection: true
 enableGatewayDetection: true
 enableCleanOutdatedEndpoint: true
 enableValidatingResourcesDeletedWebhook: true
+clusterDefaultIPv4Subnet: [one, two]
+clusterDefaultIPv6Subnet: [three]
 clusterSubnetAutoPoolDefaultRedundantIPNumber: 3
 tuneSysctlConfig: false
 """
@@ -78,6 +82,8 @@ tuneSysctlConfig: false
         enable_gateway_detection=True,
         enable_clean_outdated_endpoint=True,
         enable_validating_resources_deleted_webhook=True,
+        cluster_default_ipv4_subnet=("one", "two"),
+        cluster_default_ipv6_subnet=("three",),
         cluster_subnet_auto_pool_default_redundant_ip_number=3,
         tune_sysctl_config=False,
     )
@@ -89,8 +95,8 @@ def test_a_key_without_a_value_counts_as_missing(tmp_path: Path, text: str) -> N
 
 
 def test_the_chart_name_of_the_spare_addresses_is_read_too(tmp_path: Path) -> None:
-    conf = load_conf(conf_file(tmp_path, "clusterSubnetDefaultFlexibleIPNumber: 1\n"))
-    assert conf.cluster_subnet_auto_pool_default_redundant_ip_number == 1
+    conf = load_conf(conf_file(tmp_path, "clusterSubnetDefaultFlexibleIPNumber: 2\n"))
+    assert conf.cluster_subnet_auto_pool_default_redundant_ip_number == 2
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -116,6 +122,8 @@ def test_unknown_keys_are_named_in_a_warning_and_ignored(tmp_path: Path) -> None
         ('enableIPv4: "true"\n', "enableIPv4"),
         ("clusterSubnetAutoPoolDefaultRedundantIPNumber: -1\n", "clusterSubnetAutoPoolDefaultRedundantIPNumber"),
         ("clusterSubnetAutoPoolDefaultRedundantIPNumber: true\n", "clusterSubnetAutoPoolDefaultRedundantIPNumber"),
+        ("clusterDefaultIPv4Subnet: one\n", "clusterDefaultIPv4Subnet"),
+        ("clusterDefaultIPv6Subnet: [one, one]\n", "clusterDefaultIPv6Subnet"),
         ("- enableIPv4\n", "the document"),
         ("enableIPv4: [\n", "no YAML"),
     ],
