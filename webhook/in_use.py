@@ -13,12 +13,13 @@ from allocator.domain.addresses import AddressError, address_of
 from allocator.domain.overlap import extent_of
 from allocator.domain.record import State
 from allocator.domain.usage import User
+from allocator.domain.validation import is_automatic
 from allocator.kube import errors
 from allocator.kube.codec import is_unadopted
 from allocator.kube.resources import SPIDER_IP_ADDRESSES, SPIDER_IP_POOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from allocator.domain.addresses import IntervalSet
     from allocator.domain.errors import FieldError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # A warning is no reason to let the API server wait for long.
 WARNING_S: Final = 1.0
+# Pools whose addresses are listed pool by pool: every such list costs the API server a look at all addresses.
+FEW: Final = 8
 DERIVED: Final = (
     "a SpiderEndpoint only shows what the SpiderIPAddress objects say: what is written here by hand moves no address"
 )
@@ -43,6 +46,7 @@ class _Holder(msgspec.Struct):
 
 
 class _Spec(msgspec.Struct):
+    pool: str = ""
     state: str = ""
     holder: _Holder | None = None
 
@@ -71,7 +75,15 @@ class InUse:
         return usage.why_not_deleted(await self._users_of(pool))
 
     async def deletion_of_subnet(self, subnet: Object) -> str:
-        return usage.why_no_subnet_deleted(await self._lent_by(subnet))
+        """Pools that people made stand against it, and addresses in use of automatic ones, which go with the subnet."""
+        extent = extent_of(subnet)
+        if extent is None:
+            return ""
+        raws = await self._pools_in(extent)
+        made = [raw for raw in raws if not is_automatic(raw)]
+        automatic = [raw for raw in raws if is_automatic(raw)]
+        by_hand = usage.offered_by(_extents(made), extent)
+        return usage.why_no_subnet_deleted(by_hand, await self._users_of_all(automatic))
 
     async def reservation(self, old: Object, new: Object, pools: Iterable[Extent]) -> list[str]:
         """A warning when newly reserved addresses are in use by pods of these pools."""
@@ -106,23 +118,42 @@ class InUse:
         return [user for pool in pools for user in usage.among(addresses, await self._listed(f"spec.pool={pool}"))]
 
     async def _users_of(self, pool: Object) -> list[User]:
-        users = await self._listed(f"spec.pool={pool['metadata']['name']}")
-        extent = extent_of(pool)
-        if extent is None or not is_unadopted(pool):
-            return users
-        return users + usage.users_of_status(pool, extent.version)
+        return await self._listed(f"spec.pool={pool['metadata']['name']}") + _unadopted(pool)
+
+    async def _users_of_all(self, pools: Sequence[Object]) -> list[User]:
+        if len(pools) <= FEW:
+            return [user for pool in pools for user in await self._users_of(pool)]
+        names = {pool["metadata"]["name"] for pool in pools}
+        users = [user for pool in pools for user in _unadopted(pool)]
+        return users + await self._listed("", among=names)
 
     async def _lent_by(self, subnet: Object) -> dict[str, IntervalSet]:
         extent = extent_of(subnet)
         if extent is None:
             return {}
-        raws, _ = await self._client.list_all(SPIDER_IP_POOLS, field_selector=f"spec.subnet={extent.subnet}")
-        pools = [pool for pool in map(extent_of, raws) if pool is not None]
+        pools = _extents(await self._pools_in(extent))
         return usage.lent_by(extent, fields.mapping_at(subnet, "status"), pools)
 
-    async def _listed(self, field_selector: str) -> list[User]:
+    async def _pools_in(self, subnet: Extent) -> Sequence[Object]:
+        """The pools that have its network."""
+        raws, _ = await self._client.list_all(SPIDER_IP_POOLS, field_selector=f"spec.subnet={subnet.subnet}")
+        return raws
+
+    async def _listed(self, field_selector: str, among: Collection[str] | None = None) -> list[User]:
+        """The users that the selector finds; of the pools `among` only, where that is given."""
         forms = await self._client.list_as(SPIDER_IP_ADDRESSES, _Form, field_selector=field_selector)
-        return [user for form in forms if (user := _user(form)) is not None]
+        wanted = (form for form in forms if among is None or form.spec.pool in among)
+        return [user for form in wanted if (user := _user(form)) is not None]
+
+
+def _extents(pools: Iterable[Object]) -> list[Extent]:
+    return [extent for raw in pools if (extent := extent_of(raw)) is not None]
+
+
+def _unadopted(pool: Object) -> list[User]:
+    """Those that only the original's text in the pool's status knows."""
+    extent = extent_of(pool)
+    return [] if extent is None or not is_unadopted(pool) else usage.users_of_status(pool, extent.version)
 
 
 def _user(form: _Form) -> User | None:

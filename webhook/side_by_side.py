@@ -15,8 +15,9 @@ from allocator.domain.overlap import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from allocator.domain.addresses import IntervalSet
     from allocator.domain.errors import FieldError
     from allocator.domain.overlap import Clash, Extent
     from webhook.neighbours import Neighbours
@@ -69,9 +70,11 @@ class SideBySide:
         if mine is None or self._known(request.kind) is None:
             return []
         is_new = request.operation == "CREATE"
-        problems = await self._of_automatic(request, new, mine)
         if not is_new:
             mine = newly_taken(request.old, mine)
+        is_automatic = validation.is_automatic(new)
+        problems = await self._of_automatic(new, mine) if is_automatic else []
+        lent = {} if is_automatic else await self._lent(mine)
         live: dict[Extent, Extent | None] = {}
         clashes: list[Clash] = []
         # While one suspect is read, another may be admitted: nothing is let in before every suspect of the last look
@@ -81,18 +84,31 @@ class SideBySide:
                 live[other] = await self._live(other)
             found = {extent for extent in live.values() if extent is not None}
             clashes = self._compare(mine, sorted(found, key=_title), is_new=is_new)
-        return problems + [clash.problem for clash in clashes]
+        # Of what a pool offers that the accounts have lent to it, the clash tells.
+        pools = [clash.neighbour for clash in clashes if clash.neighbour.kind == "SpiderIPPool"]
+        told = {pool.name: pool.ips for pool in pools}
+        hidden = {name: ranges - told[name] if name in told else ranges for name, ranges in lent.items()}
+        return [*problems, *(clash.problem for clash in clashes), *usage.taken_from_applications(hidden)]
 
     def warnings(self, request: Request) -> list[str]:
         """What may stand, but hardly as it was meant."""
         mine = extent_of({**request.new, "kind": request.kind})
         if request.kind != "SpiderIPPool" or mine is None or self._subnets is None:
             return []
-        return [
-            f"spec.subnet {mine.subnet} crosses {other.subnet} of {other.title}: the subnet does not account for this "
-            "pool; write the same network to have it do so"
-            for other in crossed(mine, self._subnets.near(mine.subnet))
-        ]
+        return [*self._put_back(request, mine), *self._crossed(mine, self._subnets)]
+
+    def _put_back(self, request: Request, mine: Extent) -> Iterator[str]:
+        is_shrunk = request.operation == "UPDATE" and usage.taken_away(request.old, request.new)
+        if is_shrunk and validation.is_automatic(request.new) and self._with_network_of(mine):
+            yield usage.PUT_BACK
+
+    @staticmethod
+    def _crossed(mine: Extent, subnets: Neighbours) -> Iterator[str]:
+        for other in crossed(mine, subnets.near(mine.subnet)):
+            yield (
+                f"spec.subnet {mine.subnet} crosses {other.subnet} of {other.title}: the subnet does not account for "
+                "this pool; write the same network to have it do so"
+            )
 
     def admitted(self, request: Request) -> None:
         """Count the object, which is about to be stored, as standing."""
@@ -104,16 +120,26 @@ class SideBySide:
         if (known := self._known(request.kind)) is not None:
             known.forget(request.name)
 
-    async def _of_automatic(self, request: Request, pool: Object, mine: Extent) -> list[FieldError]:
-        """A pool that was made for an application has what its subnet's accounts say, and nobody else's wishes."""
-        before = extent_of(request.old)
-        is_same = before is not None and before.ips == mine.ips
-        if self._subnets is None or is_same or not validation.is_automatic(pool):
+    async def _of_automatic(self, pool: Object, mine: Extent) -> list[FieldError]:
+        """A pool that was made for an application takes only what its subnet's accounts lend it."""
+        owner = await self.owner_of(pool) if mine.ips else None
+        if self._subnets is None or owner is None:
             return []
-        owner = await self.owner_of(pool)
-        live = None if owner is None else await self._subnets.read_stored(owner["metadata"]["name"])
-        status = fields.mapping_at(live or {}, "status")
-        return [] if live is None else usage.beside_the_accounts(mine, status)
+        live = await self._subnets.read_stored(owner["metadata"]["name"])
+        return [] if live is None else usage.beside_the_accounts(mine, fields.mapping_at(live, "status"))
+
+    async def _lent(self, mine: Extent) -> dict[str, IntervalSet]:
+        """What the pool takes of what is lent to automatic pools, by their names."""
+        lent: dict[str, IntervalSet] = {}
+        if self._subnets is None or mine.kind != "SpiderIPPool" or not mine.ips:
+            return lent
+        for name in sorted(self._with_network_of(mine)):
+            stored = self._subnets.stored(name) or {}
+            if not usage.lent_to_others(mine, fields.mapping_at(stored, "status")):
+                continue
+            live = await self._subnets.read_stored(name) or {}
+            lent |= usage.lent_to_others(mine, fields.mapping_at(live, "status"))
+        return lent
 
     def _unread(self, mine: Extent, live: Mapping[Extent, Extent | None], *, is_new: bool) -> list[Extent]:
         unread = [other for other in self._suspects(mine, is_new=is_new) if other not in live]

@@ -15,6 +15,7 @@ from allocator.domain.addresses import AddressError, IntervalSet, parse_address
 from allocator.domain.errors import FieldError
 from allocator.domain.json_annotation import PREFIX
 from allocator.domain.overlap import extent_of, total_of
+from allocator.domain.subnet_annotations import IP_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 # On a pool or subnet, with the value "true": its addresses in use are no reason to refuse an edit or its deletion.
 FORCE: Final = PREFIX + "force-in-use"
 _HOW: Final = f'or force it with the annotation {FORCE}: "true"'
+PUT_BACK: Final = (
+    "the pool belongs to an application, and the controller gives it back what is taken out by hand: change the "
+    f"annotation {IP_NUMBER.key} of the application instead"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,26 @@ def why_not_deleted(users: Sequence[User]) -> str:
     return f"{count}: {listing(users)}; delete the pods first, {_HOW}"
 
 
-def why_no_subnet_deleted(lent: Mapping[str, IntervalSet]) -> str:
-    """What stands against the deletion of a subnet; empty when nothing does."""
-    holders = sorted(pool for pool, ranges in lent.items() if ranges)
-    if not holders:
-        return ""
-    count = f"{len(holders)} SpiderIPPool{' has' if len(holders) == 1 else 's have'} addresses of it"
-    return f"{count}: {fields.some_of(holders)}; delete them first, {_HOW}"
+def why_no_subnet_deleted(by_hand: Mapping[str, IntervalSet], users: Sequence[User]) -> str:
+    """What stands against the deletion of a subnet; empty when nothing does.
+
+    `by_hand` is what pools that people made have of it, `users` are those of its automatic pools, which go with it.
+    """
+    told, first = [], []
+    if holders := sorted(pool for pool, ranges in by_hand.items() if ranges):
+        count = f"{len(holders)} SpiderIPPool{' has' if len(holders) == 1 else 's have'} addresses of it"
+        told.append(f"{count}: {fields.some_of(holders)}")
+        first.append("pools")
+    if users:
+        count = f"{len(users)} {'address' if len(users) == 1 else 'addresses'} of its automatic pools"
+        told.append(f"{count} {'is' if len(users) == 1 else 'are'} in use: {listing(users)}")
+        first.append("pods")
+    return f"{', and '.join(told)}; delete these {' and '.join(first)} first, {_HOW}" if told else ""
+
+
+def offered_by(pools: Iterable[Extent], subnet: Extent) -> dict[str, IntervalSet]:
+    """Pool name -> what it has of the subnet by its spec."""
+    return {pool.name: pool.ips & subnet.ips for pool in pools if pool.subnet == subnet.subnet}
 
 
 def lent_by(subnet: Extent, status: Raw, pools: Iterable[Extent]) -> dict[str, IntervalSet]:
@@ -105,23 +123,47 @@ def lent_by(subnet: Extent, status: Raw, pools: Iterable[Extent]) -> dict[str, I
     lent: dict[str, IntervalSet] = {}
     for name, entry in json_at(status, "controlledIPPools").items():
         lent[name] = _recorded(entry, subnet.version) & subnet.ips
-    for pool in pools:
-        if pool.subnet == subnet.subnet:
-            lent[pool.name] = lent.get(pool.name, nothing) | (pool.ips & subnet.ips)
+    for name, ranges in offered_by(pools, subnet).items():
+        lent[name] = lent.get(name, nothing) | ranges
     return lent
 
 
 def beside_the_accounts(pool: Extent, status: Raw) -> list[FieldError]:
-    """The problem of an automatic pool whose addresses are not those that its subnet's `status` records for it."""
+    """The problem of an automatic pool that takes addresses which its subnet's `status` does not lend it."""
     recorded = _recorded(json_at(status, "controlledIPPools").get(pool.name), pool.version)
-    if pool.ips == recorded:
+    beside = pool.ips - recorded
+    if not beside:
         return []
     has = fields.some_of(recorded.texts()) or "nothing"
     message = (
-        f"belongs to an application and has what its SpiderSubnet lent it ({has}): "
-        "change the annotation ipam.spidernet.io/ippool-ip-number of the application instead"
+        f"{fields.some_of(beside.texts())} is not lent to it by its SpiderSubnet, which lends it {has}: it belongs to "
+        f"an application, whose annotation {IP_NUMBER.key} says how many addresses it gets"
     )
     return [FieldError("Forbidden", "spec.ips", message)]
+
+
+def lent_to_others(pool: Extent, status: Raw) -> dict[str, IntervalSet]:
+    """What the accounts in a subnet's `status` have lent to automatic pools of what this pool takes, by their names."""
+    lent: dict[str, IntervalSet] = {}
+    for name, entry in json_at(status, "controlledIPPools").items():
+        is_automatic = isinstance(entry, Mapping) and bool(entry.get("application"))
+        if name != pool.name and is_automatic and (shared := pool.ips & _recorded(entry, pool.version)):
+            lent[name] = shared
+    return lent
+
+
+def taken_from_applications(lent: Mapping[str, IntervalSet]) -> list[FieldError]:
+    """The problems of a pool made by hand that takes what is lent to these pools, even if they do not offer it now."""
+    return [
+        FieldError(
+            "Forbidden",
+            "spec.ips",
+            f'{fields.some_of(ranges.texts())} is lent to SpiderIPPool "{name}", which belongs to an application: '
+            "take it out of ips",
+        )
+        for name, ranges in sorted(lent.items())
+        if ranges
+    ]
 
 
 def users_of_status(raw: Raw, version: Version) -> list[User]:

@@ -133,19 +133,54 @@ def test_a_range_that_a_pool_has_may_not_be_taken_from_the_subnet() -> None:
     assert problem.message.startswith('lent to SpiderIPPool "rack7": 10.20.0.14; take them out of the pool first')
 
 
-def test_a_subnet_is_not_deleted_under_its_pools() -> None:
+def test_a_subnet_is_not_deleted_under_pools_that_people_made_or_under_pods_of_automatic_ones() -> None:
     nothing, some = IntervalSet(4), IntervalSet.parse(4, ["10.20.0.14"])
-    assert usage.why_no_subnet_deleted({"empty": nothing}) == ""
-    assert usage.why_no_subnet_deleted({"b": some, "a": some}).startswith("2 SpiderIPPools have addresses of it: a, b;")
+    assert usage.why_no_subnet_deleted({"empty": nothing}, []) == ""
+    assert usage.why_no_subnet_deleted({"b": some, "a": some}, []).startswith(
+        "2 SpiderIPPools have addresses of it: a, b; delete these pools first, or force it"
+    )
+    assert usage.why_no_subnet_deleted({}, users("10.20.0.1")).startswith(
+        "1 address of its automatic pools is in use: 10.20.0.1 (pod shop/10.20.0.1); delete these pods first, or force"
+    )
+    both = usage.why_no_subnet_deleted({"a": some}, users("10.20.0.2", "10.20.0.1"))
+    assert "1 SpiderIPPool has addresses of it: a, and 2 addresses of its automatic pools are in use: 10.20.0.1" in both
+    assert "delete these pools and pods first" in both
 
 
-def test_an_automatic_pool_has_what_its_subnet_recorded() -> None:
+def test_an_automatic_pool_takes_any_part_of_what_its_subnet_lends_it_and_no_more() -> None:
     status = {"controlledIPPools": json.dumps({"rack7": {"ips": ["10.20.0.1-10.20.0.3"]}})}
-    for ips, found in ((["10.20.0.1-10.20.0.3"], 0), (["10.20.0.1-10.20.0.4"], 1), ([], 1)):
-        extent = overlap.extent_of(pool(*ips))
-        assert extent is not None
-        assert len(usage.beside_the_accounts(extent, status)) == found
-        assert len(usage.beside_the_accounts(extent, {})) == (1 if ips else 0)
+    for ips in (["10.20.0.1-10.20.0.3"], ["10.20.0.2"], []):
+        assert usage.beside_the_accounts(extent(*ips), status) == []
+    (problem,) = usage.beside_the_accounts(extent("10.20.0.3-10.20.0.4"), status)
+    assert "10.20.0.4 is not lent to it by its SpiderSubnet, which lends it 10.20.0.1-10.20.0.3" in problem.message
+    assert "annotation ipam.spidernet.io/ippool-ip-number" in problem.message
+    (problem,) = usage.beside_the_accounts(extent("10.20.0.4"), {})
+    assert "which lends it nothing" in problem.message
+
+
+def extent(*ips: str, name: str = "rack7") -> overlap.Extent:
+    found = overlap.extent_of(pool(*ips, name=name))
+    assert found is not None
+    return found
+
+
+def test_what_is_lent_to_an_automatic_pool_is_not_for_others_whatever_it_offers_now() -> None:
+    entries = {
+        "auto4-a": {"ips": ["10.20.0.1-10.20.0.3"], "application": "apps_v1_Deployment_shop_a"},
+        "auto4-b": {"ips": ["10.20.0.9"], "application": "apps_v1_Deployment_shop_b"},
+        "by-hand": {"ips": ["10.20.0.4"]},
+        "broken": 7,
+    }
+    lent = usage.lent_to_others(extent("10.20.0.2-10.20.0.8"), {"controlledIPPools": json.dumps(entries)})
+    assert {name: ranges.texts() for name, ranges in lent.items()} == {"auto4-a": ["10.20.0.2-10.20.0.3"]}
+    (problem,) = usage.taken_from_applications(lent | {"none": IntervalSet(4)})
+    assert (problem.type, problem.field) == ("Forbidden", "spec.ips")
+    assert problem.message.startswith('10.20.0.2-10.20.0.3 is lent to SpiderIPPool "auto4-a", which belongs to an app')
+
+
+def test_a_pool_may_have_what_was_lent_to_it_before_it_was_in_the_hands_of_people() -> None:
+    status = {"controlledIPPools": json.dumps({"rack7": {"ips": ["10.20.0.1"], "application": "v1_Pod_shop_one"}})}
+    assert usage.lent_to_others(extent("10.20.0.1"), status) == {}
 
 
 def reserved(*ips: str, version: Any = 4) -> dict[str, Any]:

@@ -246,38 +246,90 @@ LENT = [
 ]
 
 AUTOMATIC = {"ipam.spidernet.io/owner-application-name": "cart"}
-ACCOUNTS = with_status(LENDER, controlledIPPools=json.dumps({"auto4-cart": {"ips": ["10.20.0.30-10.20.0.39"]}}))
-NOT_BY_HAND = "belongs to an application and has what its SpiderSubnet lent it"
+LOAN = {"ips": ["10.20.0.30-10.20.0.39"], "application": "apps_v1_Deployment_shop_cart"}
+ACCOUNTS = with_status(LENDER, controlledIPPools=json.dumps({"auto4-cart": LOAN, "b": {"ips": ["10.20.0.50"]}}))
 AUTO = labelled(pool("auto4-cart", subnet=V4, ips=["10.20.0.30-10.20.0.39"]), **AUTOMATIC)
+EMPTIED = labelled(pool("auto4-cart", subnet=V4, ips=[]), **AUTOMATIC)
+HALF = labelled(pool("auto4-cart", subnet=V4, ips=["10.20.0.30-10.20.0.34"]), **AUTOMATIC)
+PUT_BACK = "the controller gives it back what is taken out by hand: change the annotation ipam.spidernet.io/ippool-ip"
 LENT_TO_APPLICATIONS = [
     create("5.2, 7: an automatic pool as the accounts have it", AUTO, allowed(), ACCOUNTS),
-    create(
-        "5.2, 7: an automatic pool with less than the accounts have",
-        labelled(pool("auto4-cart", subnet=V4, ips=["10.20.0.30"]), **AUTOMATIC),
-        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (10.20.0.30-10.20.0.39)")),
-        ACCOUNTS,
-    ),
+    create("5.2, 7: an automatic pool with less than the accounts have", HALF, allowed(), ACCOUNTS),
+    create("5.2, 7: an automatic pool is born empty", EMPTIED, allowed(), LENDER),
     create(
         "5.2, 7: an automatic pool that the accounts do not have",
         labelled(pool("auto4-web", subnet=V4, ips=["10.20.0.30"]), **AUTOMATIC),
-        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (nothing)")),
+        invalid(("Forbidden", "spec.ips", "is not lent to it by its SpiderSubnet, which lends it nothing")),
         ACCOUNTS,
     ),
     create(
         "5.2, 7: accounts that cannot be read lend nothing",
         AUTO,
-        invalid(("Forbidden", "spec.ips", f"{NOT_BY_HAND} (nothing)")),
+        invalid(("Forbidden", "spec.ips", "which lends it nothing")),
         with_status(LENDER, controlledIPPools="{"),
     ),
     create("5.2, 1: an automatic pool without a SpiderSubnet", AUTO, allowed()),
     update(
-        "update 8: an automatic pool is changed by hand",
+        "update 8: an automatic pool gets what it is not lent",
         AUTO,
         {"ips": ["10.20.0.30-10.20.0.40"]},
-        invalid(("Forbidden", "spec.ips", NOT_BY_HAND)),
+        invalid(
+            ("Forbidden", "spec.ips", "10.20.0.40 is not lent to it by its SpiderSubnet, which lends it 10.20.0.30-")
+        ),
         ACCOUNTS,
     ),
+    update(
+        "update 8: an automatic pool gets what it is lent",
+        HALF,
+        {"ips": ["10.20.0.30-10.20.0.36"]},
+        allowed(),
+        ACCOUNTS,
+    ),
+    update("update 8: an automatic pool is shrunk by hand", AUTO, {"ips": ["10.20.0.31"]}, allowed(PUT_BACK), ACCOUNTS),
     update("update 8: an automatic pool, but not its addresses", AUTO, {"disable": True}, allowed(), ACCOUNTS),
+    create(
+        "what is lent to an application's pool that does not offer it now",
+        pool("p", subnet=V4, ips=["10.20.0.25-10.20.0.32"]),
+        invalid(("Forbidden", "spec.ips", '10.20.0.30-10.20.0.32 is lent to SpiderIPPool "auto4-cart"')),
+        ACCOUNTS,
+    ),
+    create(
+        "what is lent to an application's pool, which offers a part of it",
+        pool("p", subnet=V4, ips=["10.20.0.33-10.20.0.36"]),
+        invalid(
+            ("Forbidden", "spec.ips", '10.20.0.33-10.20.0.34 already belongs to SpiderIPPool "auto4-cart"'),
+            ("Forbidden", "spec.ips", '10.20.0.35-10.20.0.36 is lent to SpiderIPPool "auto4-cart"'),
+        ),
+        ACCOUNTS,
+        HALF,
+    ),
+    create(
+        "what the accounts say of a pool that a person made",
+        pool("p", subnet=V4, ips=["10.20.0.50"]),
+        allowed(),
+        ACCOUNTS,
+    ),
+    update(
+        "update: a pool takes what is lent to an application's",
+        pool("p", subnet=V4, ips=["10.20.0.25"]),
+        {"ips": ["10.20.0.25", "10.20.0.39"]},
+        invalid(("Forbidden", "spec.ips", '10.20.0.39 is lent to SpiderIPPool "auto4-cart"')),
+        ACCOUNTS,
+    ),
+    update(
+        "update: what a pool had before it was lent is no reason",
+        legacy(pool("p", subnet=V4, ips=["10.20.0.30-10.20.0.31"])),
+        {"ips": ["10.20.0.30"]},
+        allowed(),
+        ACCOUNTS,
+    ),
+    update(
+        "update: an automatic pool that has too much may have less",
+        legacy(labelled(pool("auto4-web", subnet=V4, ips=["10.20.0.60-10.20.0.62"]), **AUTOMATIC)),
+        {"ips": ["10.20.0.60"]},
+        allowed(PUT_BACK),
+        ACCOUNTS,
+    ),
 ]
 
 CROSSED = [

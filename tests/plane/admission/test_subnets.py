@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.plane.admission.rows import (
     edit,
     forbidden,
     invalid,
+    labelled,
     legacy,
     named,
     not_completed,
@@ -210,6 +211,13 @@ BESIDE = [
     create("8: all that a pool has", S, allowed(), A),
 ]
 
+
+def automatic(name: str, *ips: str) -> dict[str, Any]:
+    """A pool that was made for an application."""
+    return labelled(pool(name, subnet=V4, ips=[*ips]), **{"ipam.spidernet.io/owner-application-name": "cart"})
+
+
+AUTO = automatic("auto4-cart", "10.20.0.30-10.20.0.39")
 LENT = json.dumps({"auto4-cart": {"ips": ["10.20.0.30-10.20.0.39"], "application": "apps_v1_Deployment_shop_cart"}})
 EDITED = [
     update(
@@ -329,7 +337,34 @@ DELETED = [
         forbidden("7 SpiderIPPools have addresses of it: p0, p1, p2, p3, p4 and 2 more"),
         *(pool(f"p{n}", subnet=V4, ips=[f"10.20.0.{100 + n}"]) for n in range(7)),
     ),
-    delete("delete: an automatic pool in the status", with_status(S, controlledIPPools=LENT), forbidden("auto4-cart")),
+    delete("delete: an automatic pool in the status", with_status(S, controlledIPPools=LENT), allowed()),
+    delete(
+        "delete: automatic pools without pods go with it",
+        with_status(S, controlledIPPools=LENT),
+        allowed(),
+        AUTO,
+        record("10.20.0.31", AUTO["metadata"]["name"], state="Cooling", until="2036-01-01T00:00:00.000000Z"),
+        record("10.20.0.32", "another"),
+    ),
+    delete(
+        "delete: automatic pools with pods",
+        with_status(S, controlledIPPools=LENT),
+        forbidden('"s" is forbidden: 1 address of its automatic pools is in use: 10.20.0.31 (pod shop/cart-0); delete'),
+        AUTO,
+        record("10.20.0.31", "auto4-cart"),
+    ),
+    delete(
+        "delete: many automatic pools, and one that a person made",
+        S,
+        forbidden(
+            "1 SpiderIPPool has addresses of it: a, and 2 addresses of its automatic pools are in use: 10.20.0.100"
+        ),
+        A,
+        *(automatic(f"auto4-{n}", f"10.20.0.{100 + n}") for n in range(9)),
+        record("10.20.0.100", "auto4-0"),
+        record("10.20.0.108", "auto4-8"),
+        record("10.20.0.11", "a"),
+    ),
     delete("delete: the count in the status is old", with_status(S, allocatedIPCount=3), allowed()),
     delete("delete: a pool in use", S, forbidden("SpiderIPPool has addresses of it: a"), A, record("10.20.0.11", "a")),
     delete("delete: forced", annotated(S, **FORCE), allowed("forced by the annotation"), A),
