@@ -26,6 +26,7 @@ from webhook import server
 from webhook.entries import NAME, Registration, ServiceTarget, UrlTarget
 from webhook.in_use import InUse
 from webhook.known_pools import KnownPools
+from webhook.known_subnets import KnownSubnets
 from webhook.listener import listening
 from webhook.metrics import Metrics
 from webhook.neighbours import Neighbours
@@ -97,7 +98,8 @@ async def serve(settings: Config) -> None:
         beside = SideBySide(pools, subnets if settings.conf.enable_spider_subnet else None)
         policy = _policy(settings.conf)
         rules = Rules(policy, beside, InUse(client))
-        pods = Pods(pools, known, namespaces, families=policy.families, own_namespace=settings.namespace)
+        known_subnets = KnownSubnets(subnets, settings.conf)
+        pods = Pods(pools, known, known_subnets, namespaces, families=policy.families, own_namespace=settings.namespace)
         judges = [metrics.watching(judge) for judge in (*rules.judges(), *pods.judges())]
         app = server.application(judges, is_ready)
         port = await stack.enter_async_context(listening(app, settings.listen, keeper.live))

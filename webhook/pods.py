@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from allocator.kube.cache import Cache
     from allocator.kube.resources import Object
     from webhook.known_pools import KnownPools
+    from webhook.known_subnets import KnownSubnets
     from webhook.neighbours import Neighbours
     from webhook.review import Request, Verdict
 
@@ -75,10 +76,18 @@ class _Pod(msgspec.Struct):
 
 class Pods:
     def __init__(
-        self, pools: Neighbours, known: KnownPools, namespaces: Cache, *, families: Families, own_namespace: str
+        self,
+        pools: Neighbours,
+        known: KnownPools,
+        subnets: KnownSubnets,
+        namespaces: Cache,
+        *,
+        families: Families,
+        own_namespace: str,
     ) -> None:
         self._pools = pools
         self._known = known
+        self._subnets = subnets
         self._namespaces = namespaces
         self._versions = _versions(families)
         self._own_namespace = own_namespace
@@ -109,6 +118,7 @@ class Pods:
             namespace_labels=None if stored is None else stored["metadata"].get("labels") or {},
             versions=self._versions,
             own_namespace=self._own_namespace,
+            subnets=self._subnets.seen(),
         )
 
 

@@ -19,6 +19,7 @@ from allocator.domain.networks import FIRST_INTERFACE, NETWORKS, network_of
 from allocator.domain.node_affinity import names_nodes, restricted
 from allocator.domain.patterns import expanded, is_pattern
 from allocator.domain.pod_annotations import hints_for, is_left_to_the_scheduler, problems_of
+from allocator.domain.subnet_advice import subnet_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from allocator.domain.annotations import Asked
     from allocator.domain.errors import FieldError
     from allocator.domain.pool import Pool
+    from allocator.domain.subnet_advice import Subnets
 
 Raw: TypeAlias = Mapping[str, Any]
 
@@ -63,6 +65,7 @@ class Seen:
     namespace_labels: Mapping[str, str] | None
     versions: frozenset[Version]
     own_namespace: str
+    subnets: Subnets
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def advise(pod: NewPod, seen: Seen) -> Advice:
     hints = [*hints_for(pod.annotations)]
     if problems := problems_of(pod.annotations):
         return Advice(problems, _shown(hints))
+    hints += subnet_warnings(pod.annotations, seen.subnets, seen.versions)
     groups, warnings = _groups(pod, seen)
     terms = None
     if not _has_its_node(pod) and not is_left_to_the_scheduler(pod.annotations):

@@ -11,6 +11,7 @@ from allocator.domain.dns import DNS, dns_of_pod
 from allocator.domain.json_annotation import PREFIX, JsonAnnotation, quoted
 from allocator.domain.routes import ROUTES, routes_of_pod
 from allocator.domain.subnet_annotations import (
+    DEFAULT_SUBNETS,
     IP_NUMBER,
     RECLAIM,
     SUBNET,
@@ -55,7 +56,11 @@ _PARSERS: Final[Mapping[JsonAnnotation, Callable[[Mapping[str, str]], object]]] 
 _BEATEN: Final = {IPPOOL: IPPOOLS, SUBNET: SUBNETS}
 # Of the coordinator, and ours of other objects.
 _KNOWN: Final = (*(annotation.key for annotation in _PARSERS), PREFIX + "default-route-nic", FORCE)
-_OF_NAMESPACES: Final = tuple(annotation.key for annotation in DEFAULTS.values())
+# Those of namespaces, and what says the same on a pod.
+_OF_NAMESPACES: Final = {
+    **{annotation.key: IPPOOL.key for annotation in DEFAULTS.values()},
+    **{annotation.key: SUBNET.key for annotation in DEFAULT_SUBNETS.values()},
+}
 
 
 def has_ours(annotations: Mapping[str, str]) -> bool:
@@ -81,7 +86,8 @@ def hints_for(annotations: Mapping[str, str]) -> Iterator[str]:
     unknown = [key for key in annotations if key.startswith(PREFIX) and key not in _KNOWN]
     for key in unknown[:MAX_UNKNOWN]:
         if key in _OF_NAMESPACES:
-            yield f"annotation {key} means nothing on a pod: set it on the namespace, or set {IPPOOL.key} on the pod"
+            on_pods = _OF_NAMESPACES[key]
+            yield f"annotation {key} means nothing on a pod: set it on the namespace, or set {on_pods} on the pod"
         else:
             nearest = difflib.get_close_matches(key, _KNOWN, n=1) if len(key) <= KEY_LIMIT else ()
             yield f"annotation {quoted(key)} is unknown" + (f": is {nearest[0]} meant?" if nearest else "")

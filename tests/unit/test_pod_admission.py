@@ -18,6 +18,7 @@ from allocator.domain.patterns import is_pattern
 from allocator.domain.pod_admission import MAX_WARNINGS, WARNING_LIMIT, Advice, NewPod, Seen, advise
 from allocator.domain.pool import Edition
 from allocator.domain.selectors import LabelSelector, Requirement
+from allocator.domain.subnet_advice import Subnets
 from tests.unit.values import by_name, four, six
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def cluster(*pools: Pool, free: dict[str, int] | None = None, **changes: Any) ->
         namespace_labels={"team": "shop"},
         versions=frozenset((4, 6)),
         own_namespace="spiderpool",
+        subnets=Subnets(),
     )
     return replace(seen, **changes)
 

@@ -123,6 +123,8 @@ def test_known_keys_and_those_of_others_are_no_matter() -> None:
 def test_a_key_of_namespaces_is_sent_there() -> None:
     (hint,) = hints(default_ipv4_ippool='["a"]')
     assert "set it on the namespace, or set ipam.spidernet.io/ippool on the pod" in hint
+    (hint,) = hints(default_ipv6_subnet='["s6"]')
+    assert "set it on the namespace, or set ipam.spidernet.io/subnet on the pod" in hint
 
 
 # The forms that ask for a pool of one's own
