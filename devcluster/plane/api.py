@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from devcluster.plane import crds, defaults, deletion, problems, schema, strategy, views
+from devcluster.plane import crds, defaults, deletion, problems, scales, schema, strategy, views
 from devcluster.plane.problems import Object
 from devcluster.plane.registry import Registry, ResourceType
 from devcluster.plane.store import Event, KeyExists, KeyMissing, Stale, Store
@@ -68,6 +68,11 @@ def clone(obj: Object) -> Object:
     """A deep copy; much quicker than copy.deepcopy for what is JSON anyway."""
     copied: Object = msgspec.json.decode(msgspec.json.encode(obj))
     return copied
+
+
+def _shown(rt: ResourceType, obj: Object, subresource: str) -> Object:
+    """What a client and admission see of `obj`."""
+    return scales.scale_of(rt, obj) if subresource == "scale" else views.from_storage(rt, obj)
 
 
 class Api:
@@ -128,11 +133,14 @@ class Api:
         """`change` makes the new object from a private copy of the current one; it may run again after a conflict."""
         for _ in range(_TRIES):
             old = self.get(rt, namespace, name)
-            new = self._decode(rt, change(views.from_storage(rt, clone(old))), call)
+            new = self._changed(rt, clone(old), change, call, subresource)
             self._check_identity(rt, old, new, change)
-            attributes = Attributes("UPDATE", rt, subresource, namespace, name, views.from_storage(rt, old), call)
-            mutated = await self.admission.mutate(attributes, views.from_storage(rt, new))
-            new = self._complete(rt, views.to_storage(rt, mutated or new))
+            attributes = Attributes("UPDATE", rt, subresource, namespace, name, _shown(rt, old, subresource), call)
+            mutated = await self.admission.mutate(attributes, _shown(rt, new, subresource))
+            if mutated and subresource == "scale":
+                new = self._complete(rt, scales.scaled(rt, new, mutated))
+            else:
+                new = self._complete(rt, views.to_storage(rt, mutated or new))
             sent = new["metadata"]
             new = self._complete(rt, clone(strategy.fill_update(rt, old, new, subresource)))
             causes = strategy.check_update(old, sent, new)
@@ -140,7 +148,7 @@ class Api:
                 raise problems.invalid(rt, name, causes)
             self._check(rt, new, None if subresource == "binding" else old)
             call.warnings += strategy.finalizer_warnings(rt, old, new)
-            await self.admission.validate(attributes, views.from_storage(rt, new))
+            await self.admission.validate(attributes, _shown(rt, new, subresource))
             if new == old or call.dry_run:
                 return new
             try:
@@ -181,6 +189,19 @@ class Api:
             return self.store.delete(key, seen=seen)
         return self.store.replace(key, new | {"metadata": dict(new["metadata"])}, seen=seen)
 
+    def _changed(self, rt: ResourceType, obj: Object, change: Change, call: Call, subresource: str) -> Object:
+        sent = change(_shown(rt, obj, subresource))
+        try:
+            if subresource != "scale":
+                return self._decode(rt, sent, call)
+            scale = self._decode(scales.TYPE, sent, call)
+            scales.check_form(scale)
+        except problems.Problem as problem:
+            if isinstance(change, Replacement):
+                raise
+            raise problems.unreadable_patch(problem.message) from problem
+        return scales.scaled(rt, obj, scale)
+
     def _decode(self, rt: ResourceType, raw: Object, call: Call) -> Object:
         """Checks what the object says it is, and drops or refuses fields that its schema does not know."""
         strategy.check_type(rt, raw)
@@ -216,6 +237,8 @@ class Api:
             causes += crds.check(obj)
         else:
             causes += defaults.check(rt.group, obj, old)
+        if rt.scale:
+            causes += scales.check_size(rt, obj)
         if causes:
             raise problems.invalid(rt, obj["metadata"].get("name") or "", causes)
 
@@ -224,6 +247,9 @@ class Api:
         name = before["name"]
         if after.get("namespace", before.get("namespace")) != before.get("namespace"):
             raise problems.bad_request(_OTHER_NAMESPACE)
+        if not after.get("name") and isinstance(change, Replacement):
+            why = f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            raise problems.bad_request(why)
         if (given := after.get("name", name)) != name:
             raise problems.bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         # Before the uid: a patch that names both of an object's predecessor is a conflict, as on kube-apiserver.

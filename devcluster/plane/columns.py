@@ -121,8 +121,17 @@ def _containers(name: str, key: str) -> Column:
 
 
 def selector_text(selector: Object | None) -> str:
-    labels = (selector or {}).get("matchLabels") or {}
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    labels, asked = ((selector or {}).get(name) or () for name in ("matchLabels", "matchExpressions"))
+    found = [(key, f"{key}={labels[key]}") for key in labels]
+    found += [(each["key"], _requirement_text(each)) for each in asked]
+    return ",".join(text for _, text in sorted(found, key=lambda pair: pair[0]))
+
+
+def _requirement_text(requirement: Object) -> str:
+    key, operator = requirement["key"], requirement["operator"]
+    if operator in {"Exists", "DoesNotExist"}:
+        return f"{'!' if operator == 'DoesNotExist' else ''}{key}"
+    return f"{key} {operator.lower()} ({','.join(sorted(requirement['values']))})"
 
 
 def _or_none(name: str, path: str, *, priority: int = 0) -> Column:
@@ -223,6 +232,7 @@ DAEMON_SETS = (
     AGE,
     *_IMAGES,
 )
+SCALES = (NAME, _count("Desired", "spec", "replicas"), _count("Available", "status", "replicas"), AGE)
 NODES = (
     NAME,
     Column("Status", cell=_node_status),

@@ -60,6 +60,28 @@ def check(obj: Object) -> list[FieldProblem]:
         else:
             found += _check_structure(schema, f"{path}.schema.openAPIV3Schema")
         found += _check_paths(version, path)
+        if (scale := (version.get("subresources") or {}).get("scale")) is not None:
+            # What all versions share is told without their index.
+            found += _check_scale(scale, f"{'spec' if len(versions) == 1 else path}.subresources.scale")
+    return found
+
+
+def _check_scale(scale: Object, path: str) -> list[FieldProblem]:
+    found: list[FieldProblem] = []
+    for name, under, is_needed in (
+        ("specReplicasPath", ("spec",), True),
+        ("statusReplicasPath", ("status",), True),
+        ("labelSelectorPath", ("spec", "status"), False),
+    ):
+        field, given = f"{path}.{name}", scale.get(name) or ""
+        if not given:
+            found += [required(field)] if is_needed else []
+        elif not given.startswith("."):
+            found.append(invalid_value(field, f'"{given}"', "must be a simple json path starting with ."))
+        elif given.split(".")[1] not in under or given.count(".") == 1:
+            either = "either " if len(under) > 1 else ""
+            where = f"should be a json path under {either}{' or '.join(f'.{each}' for each in under)}"
+            found.append(invalid_value(field, f'"{given}"', where))
     return found
 
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import yaml
 from aiohttp import web
 
-from devcluster.plane import deletion, listing, patches, problems, reviews, views, watching
+from devcluster.plane import deletion, listing, patches, problems, reviews, scales, watching
 from devcluster.plane.api import Api, Call, Change, Replacement
 from devcluster.plane.problems import Object
 from devcluster.plane.request import Target, accepted_view, flag, read_body
@@ -63,7 +64,8 @@ class Handlers:
 
     def _shown(self, view: View, target: Target, obj: Object) -> Object:
         if target.subresource == "scale":
-            return views.scale_of(target.rt, obj)
+            scales.check_set(target.rt, obj)
+            return replace(view, rt=scales.TYPE).one(scales.scale_of(target.rt, obj), self._api.clock())
         return view.one(obj, self._api.clock())
 
     def _check_subresource(self, target: Target, allowed: set[str]) -> None:
@@ -208,12 +210,6 @@ class Handlers:
 
     async def _change(self, target: Target, change: Change, call: Call, view: View) -> Object:
         rt, sub = target.rt, target.subresource
-        if sub == "scale":
-            inner, sub = change, "scale"
-
-            def change(obj: Object) -> Object:
-                return views.scaled(rt, obj, inner(views.scale_of(rt, obj)))
-
         obj = await self._api.update(rt, target.namespace, target.name, change, call, subresource=sub)
         return self._shown(view, target, obj)
 

@@ -123,6 +123,13 @@ def undecodable(rt: Named, version: str, given: str, why: str) -> Problem:
     return bad_request(f'{given} in version "{version}" cannot be handled as a {rt.kind}: {why}')
 
 
+def unreadable_patch(why: str) -> Problem:
+    """What a patch would make of the object is none. kube-apiserver names no kind here."""
+    text = f"Invalid value: {why}"
+    cause = {"reason": "FieldValueInvalid", "message": text, "field": "patch"}
+    return Problem(422, "Invalid", f' "" is invalid: patch: {text}', details={"causes": [cause]})
+
+
 def bad_request(message: str) -> Problem:
     return Problem(400, "BadRequest", message)
 

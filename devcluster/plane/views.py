@@ -1,4 +1,4 @@
-"""The forms in which one object can be asked for: another version, a Scale, metadata only, a row of a Table."""
+"""The forms in which one object can be asked for: another version, metadata only, a row of a Table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,38 +34,6 @@ def from_storage(rt: ResourceType, obj: Object) -> Object:
         names = {new: old for old, new in _EVENT_NAMES.items()}
         return {names.get(key, key): value for key, value in obj.items()} | {"apiVersion": rt.api_version}
     return obj if obj.get("apiVersion") == rt.api_version else obj | {"apiVersion": rt.api_version}
-
-
-def scale_of(rt: ResourceType, obj: Object) -> Object:
-    assert rt.scale is not None  # noqa: S101 -- only reached for kinds that have it
-    metadata = {
-        key: obj["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    }
-    selector: Any = next(iter(paths.find(obj, rt.scale.selector)), "") if rt.scale.selector else ""
-    text = selector if isinstance(selector, str) else columns.selector_text(selector)
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": metadata,
-        "spec": {"replicas": next(iter(paths.find(obj, rt.scale.replicas)), 0)},
-        "status": {
-            "replicas": next(iter(paths.find(obj, rt.scale.status_replicas)), 0),
-            **({"selector": text} if text else {}),
-        },
-    }
-
-
-def scaled(rt: ResourceType, obj: Object, scale: Object) -> Object:
-    """The object after its Scale was set to `scale`."""
-    assert rt.scale is not None  # noqa: S101 -- only reached for kinds that have it
-    *parents, last = paths.parse(rt.scale.replicas)
-    inner = obj
-    for step in parents:
-        inner = inner.setdefault(str(step), {})
-    inner[str(last)] = (scale.get("spec") or {}).get("replicas", 0)
-    if version := (scale.get("metadata") or {}).get("resourceVersion"):
-        obj["metadata"]["resourceVersion"] = version
-    return obj
 
 
 def metadata_of(obj: Object) -> Object:

@@ -13,7 +13,7 @@ import aiohttp
 import jsonpatch
 
 from allocator.runtime import logs
-from devcluster.plane import problems
+from devcluster.plane import problems, scales
 from devcluster.plane.api import NAMESPACES, Api, Attributes, clone
 from devcluster.plane.problems import Object, Problem
 from devcluster.plane.webhook_rules import Phase, Webhook, matches
@@ -156,7 +156,8 @@ def _url(config: Object) -> str:
 
 def _request(attributes: Attributes, obj: Object | None) -> Object:
     rt, call = attributes.rt, attributes.call
-    kind = {"group": rt.group, "version": rt.version, "kind": rt.kind}
+    shown = scales.TYPE if attributes.subresource == "scale" else rt
+    kind = {"group": shown.group, "version": shown.version, "kind": shown.kind}
     resource = {"group": rt.group, "version": rt.version, "resource": rt.plural}
     options = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
     request: Object = {
