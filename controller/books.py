@@ -73,13 +73,15 @@ class Books:
         self.on_pod: list[Callable[[tuple[Record, ...]], None]] = []
         self.on_pool: list[Callable[[str], None]] = []
         self.on_reservation: list[Callable[[], None]] = []
+        self.on_pod_change: list[Callable[[Change], None]] = []
+        self.on_stateful_set: list[Callable[[Change], None]] = []
         self.addresses = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, on_change=self._address_changed)
         self.pools = Cache(client, SPIDER_IP_POOLS, clock=clock, on_change=self._pool_changed)
         self.reservations = Cache(client, SPIDER_RESERVED_IPS, clock=clock, on_change=self._reservation_changed)
         self.endpoints = Cache(client, SPIDER_ENDPOINTS, clock=clock)
         self.pods = Cache(client, PODS, clock=clock, on_change=self._pod_changed)
         self.nodes = Cache(client, NODES, clock=clock)
-        self.stateful_sets = Cache(client, STATEFUL_SETS, clock=clock)
+        self.stateful_sets = Cache(client, STATEFUL_SETS, clock=clock, on_change=self._stateful_set_changed)
         self.machines = Machines(client, clock=clock)
 
     @property
@@ -235,6 +237,10 @@ class Books:
         # By the name: a pod that comes back under another UID may speak for its predecessor's.
         name = raw["metadata"]["namespace"], raw["metadata"]["name"]
         _tell(self.on_pod, tuple(self._by_name[name].values()) if name in self._by_name else ())
+        _tell(self.on_pod_change, change)
+
+    def _stateful_set_changed(self, change: Change) -> None:
+        _tell(self.on_stateful_set, change)
 
     def _pool_changed(self, change: Change) -> None:
         _tell(self.on_pool, _name(change))

@@ -17,7 +17,11 @@ from allocator.kube.schema import Schema
 from allocator.kube.slots import Slots
 from allocator.kube.stores import KubeEndpoints
 from allocator.runtime.logs import get_logger
+from controller.applications import Applications, Rules
+from controller.auto_pools import AutoPools
 from controller.books import Books
+from controller.drift import Drift
+from controller.lending import Lending
 from controller.mending import Mending
 from controller.metrics import Metrics, Vitals
 from controller.projection import Cadence, Projection
@@ -28,6 +32,7 @@ from controller.tidy import GRACE_S, Cooled, OrphanEndpoints
 from controller.witness import Witness
 
 if TYPE_CHECKING:
+    from allocator.domain.addresses import Version
     from allocator.domain.slots import Workload
     from allocator.kube.client import KubeClient
     from allocator.kube.election import Election
@@ -74,7 +79,19 @@ class Leading:
         projection = Projection(
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
-        subnets = Subnets(books, self._client, may_act=self._election.is_valid, clock=self._clock)
+        lending = Lending(books, recorder, may_act=self._election.is_valid, clock=self._clock)
+        subnets = Subnets(
+            books,
+            self._client,
+            identity=self._config.identity,
+            clock=self._clock,
+            on_change=lending.on_subnet,
+        )
+        pools = AutoPools(books, self._client, clock=self._clock, on_change=lending.on_pool)
+        applications = self._applications(books, lending)
+        lending.attach(subnets, pools, applications)
+        drift = Drift(books, subnets.cache, self._client, may_act=self._election.is_valid, clock=self._clock)
+        drift.on_drift.append(projection.on_drift)
         grace_s = self._config.reclaim.grace_s if self._config.reclaim else GRACE_S
         cooled = Cooled(books, hands, reuse_delay=self._config.reuse_delay, grace_s=grace_s)
         self._books = books
@@ -86,7 +103,11 @@ class Leading:
                 group.create_task(recorder.run(), name="events")
                 group.create_task(self._lease().run(), name="cache-lease")
                 group.create_task(subnets.cache.run(), name="cache-subnets")
-                group.create_task(subnets.run(), name="subnets")
+                for name, cache in ({} if applications is None else applications.caches).items():
+                    group.create_task(cache.run(), name=f"cache-{name}")
+                if applications is not None:
+                    group.create_task(applications.third_party.run(), name="third-party")
+                group.create_task(lending.run(), name="lending")
                 # Reclaim hears of pods from the first list on, and judges only once all lists are complete.
                 reclaim = self._make_reclaim(books, hands)
                 await books.wait_synced()
@@ -94,6 +115,7 @@ class Leading:
                 await self._schema.fits()
                 _log.info("leading", records=len(books.keys()), pools=len(books.pools.items()))
                 group.create_task(projection.run(), name="projection")
+                group.create_task(drift.run(), name="drift")
                 group.create_task(cooled.run(), name="cooled")
                 if reclaim is not None and self._config.reclaim is not None:
                     settings = reclaim.config
@@ -144,6 +166,23 @@ class Leading:
             field_selector=f"metadata.name={LEASE}",
             on_change=self._election.hear,
         )
+
+    def _applications(self, books: Books, lending: Lending) -> Applications | None:
+        conf = self._config.conf
+        if not (conf.enable_spider_subnet and conf.enable_auto_pool_for_application):
+            return None
+        switches: dict[Version, bool] = {4: conf.enable_ipv4, 6: conf.enable_ipv6}
+        listed: dict[Version, tuple[str, ...]] = {
+            4: conf.cluster_default_ipv4_subnet,
+            6: conf.cluster_default_ipv6_subnet,
+        }
+        rules = Rules(
+            versions=frozenset(version for version, is_on in switches.items() if is_on),
+            spare=conf.cluster_subnet_auto_pool_default_redundant_ip_number,
+            defaults={version: names for version, names in listed.items() if names},
+            kinds=conf.subnet_application_kinds,
+        )
+        return Applications(self._client, books, rules, clock=self._clock, on_change=lending.on_application)
 
     def _hands(self, books: Books, recorder: Recorder, kept: frozenset[Workload]) -> Hands:
         rng = random.SystemRandom()

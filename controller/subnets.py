@@ -1,4 +1,4 @@
-"""SpiderSubnets: tells which overlap what, and lets those go that were deleted.
+"""SpiderSubnets as the leader keeps them: which overlap what, their status, and the end of those that were deleted.
 
 The webhook lets no overlap in, but it may have been away. It puts our finalizer on subnets, so that none goes while
 pools have ranges of it.
@@ -6,23 +6,25 @@ pools have ranges of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.addresses import AddressError, parse_network
-from allocator.domain.conditions import conditions
-from allocator.domain.subnet_overlaps import Subnet, finding, subnet_overlaps
+from allocator.domain.overlap import extent_of
+from allocator.domain.subnet_overlaps import Subnet, subnet_overlaps
+from allocator.domain.subnet_status import CONDITIONS, SubnetStatus, subnet_status
 from allocator.kube.cache import Cache
-from allocator.kube.codec import created_at
+from allocator.kube.codec import created_at, encode_time
 from allocator.kube.conditions import decode_conditions, encode_conditions
-from allocator.kube.errors import ApiError, Conflict, NotFound, Unreachable
 from allocator.kube.resources import SPIDER_SUBNETS
-from allocator.runtime.logs import get_logger
 from controller import marks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from allocator.domain.addresses import Network
+    from allocator.domain.addresses import IntervalSet, Network
+    from allocator.domain.conditions import Condition
+    from allocator.domain.lending import Accounts
     from allocator.domain.subnet_overlaps import SubnetOverlap
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
@@ -30,53 +32,104 @@ if TYPE_CHECKING:
     from allocator.runtime.clock import Clock
     from controller.books import Books
 
-_log = get_logger(__name__)
+# Beside what the original has in a status: who wrote the accounts last, and when.
+_KEPT_BY: Final = "accountsKeptBy"
 
-TICK_S: Final = 1.0
-# After a refusal.
-RETRY_S: Final = 30.0
-_OUR_CONDITIONS: Final = ("Overlapping",)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a subnet's status is to say."""
+
+    accounts: Accounts
+    free: IntervalSet
+    unserved: Mapping[str, str]
 
 
 class Subnets:
-    """One term of leadership. Its cache is its own: where nobody installed the kind, everything else goes on."""
+    """One term of leadership. Its cache is its own: where nobody installed the kind, everything else goes on.
 
-    def __init__(self, books: Books, client: KubeClient, *, may_act: Callable[[], bool], clock: Clock) -> None:
+    `on_change` hears of the names of subnets whose status may be another.
+    """
+
+    def __init__(
+        self, books: Books, client: KubeClient, *, identity: str, clock: Clock, on_change: Callable[[str], None]
+    ) -> None:
         self._books = books
         self._client = client
-        self._may_act = may_act
+        self._identity = identity
         self._clock = clock
+        self._tell = on_change
         self._pools: dict[str, tuple[str, Network | None]] = {}
         self._stale = True
         self._overlaps: Mapping[str, SubnetOverlap] = {}
+        # UIDs of those whose status this process wrote last, as far as anybody can know.
+        self._mine: set[str] = set()
         self.cache = Cache(client, SPIDER_SUBNETS, clock=clock, on_change=self._on_subnet)
         books.on_pool.append(self._on_pool)
 
-    async def run(self) -> None:
-        while True:
-            done = False
-            try:
-                done = await self.turn()
-            except Exception:  # noqa: BLE001 - the border of the loop
-                _log.exception("subnets_turn_failed")
-            await self._clock.sleep(TICK_S if done else RETRY_S)
+    def get(self, name: str) -> Object | None:
+        return self.cache.get(name)
 
-    async def turn(self) -> bool:
-        """Whether nothing was refused."""
-        if self._stale and self.cache.synced and self._books.synced:
-            networks = {name: network for name, (_, network) in self._pools.items() if network is not None}
-            self._overlaps = subnet_overlaps(_readable(self.cache.items()), networks)
-            self._stale = False
-        done = True
-        for raw in self.cache.items():
-            if _may_go(raw):
-                done &= await self._try("finalizer_not_removed", raw, self._let_go)
-            elif raw["metadata"]["name"] in self._overlaps:
-                done &= await self._try("subnet_status_not_written", raw, self._tell)
-        return done
+    def with_network(self, network: Network) -> list[Object]:
+        """The oldest first."""
+        found = [raw for raw in self.cache.items() if _network(str((raw.get("spec") or {}).get("subnet"))) == network]
+        return sorted(found, key=lambda raw: (created_at(raw), raw["metadata"]["uid"]))
 
-    def _on_subnet(self, _change: Change) -> None:
+    def bring_up_to_date(self) -> None:
+        """Find the overlaps, when what they depend on has changed, and tell whose are others now."""
+        if not self._stale:
+            return
+        networks = {name: network for name, (_, network) in self._pools.items() if network is not None}
+        before, self._overlaps = self._overlaps, subnet_overlaps(_readable(self.cache.items()), networks)
+        self._stale = False
+        for name in before.keys() | self._overlaps.keys():
+            if before.get(name) != self._overlaps.get(name):
+                self._tell(name)
+
+    def is_kept_by_us(self, raw: Object) -> bool:
+        """Whether this process wrote the status last. Only then may a pool be given more of what the accounts say: a
+        write of somebody else, or one of ours that was given up, may still be under way and take it away again.
+        """
+        return raw["metadata"]["uid"] in self._mine
+
+    async def write(self, raw: Object, entry: Entry, *, is_forced: bool = False) -> Object:
+        """The subnet with this status, which is written when it differs or `is_forced`. Raises what the client raises;
+        Conflict when the subnet is not as it was read.
+        """
+        meta, status = raw["metadata"], raw.get("status") or {}
+        extent = extent_of(raw)
+        if extent is None:
+            return raw
+        before = decode_conditions(status, CONDITIONS)
+        wanted = subnet_status(
+            extent.ips,
+            entry.free,
+            entry.accounts,
+            generation=int(meta.get("generation", 0)),
+            is_terminating=bool(meta.get("deletionTimestamp")),
+            overlap=self._overlaps.get(meta["name"]),
+            unserved=entry.unserved,
+            before=before,
+            now=self._clock.now(),
+        )
+        if wanted == _decoded(status, before) and not is_forced:
+            return raw
+        kept_by = f"{self._identity} {encode_time(self._clock.now())}"
+        body = {**raw, "status": _encoded(status, wanted) | {_KEPT_BY: kept_by}}
+        self._mine.discard(meta["uid"])
+        written = await self._client.replace(SPIDER_SUBNETS, body, subresource="status")
+        self._mine.add(meta["uid"])
+        self.cache.note(written)
+        return written
+
+    async def let_go(self, raw: Object) -> None:
+        await marks.remove_finalizer(self._client, SPIDER_SUBNETS, raw)
+
+    def _on_subnet(self, change: Change) -> None:
+        raw = change.new or change.old
         self._stale = True
+        if raw is not None:
+            self._tell(raw["metadata"]["name"])
 
     def _on_pool(self, name: str) -> None:
         """Most changes of a pool are of its status."""
@@ -91,38 +144,35 @@ class Subnets:
         else:
             self._pools[name] = text, _network(text)
 
-    async def _try(self, event: str, raw: Object, act: Callable[[Object], Awaitable[None]]) -> bool:
-        """False when it was refused, and another try soon would be too."""
-        if not self._may_act():
-            return True
-        try:
-            await act(raw)
-        except (Conflict, NotFound):
-            # Changed, or gone: the watch brings it. What a pool took of a deleted one meanwhile keeps it.
-            return True
-        except (ApiError, Unreachable) as error:
-            _log.warning(event, kind=SPIDER_SUBNETS.kind, name=raw["metadata"]["name"], why=str(error))
-            return False
-        return True
 
-    async def _let_go(self, raw: Object) -> None:
-        await marks.remove_finalizer(self._client, SPIDER_SUBNETS, raw)
+def may_go(raw: Object) -> bool:
+    lent = (raw.get("status") or {}).get("controlledIPPools")
+    # The original writes no text when no pool is left; an empty one says the same.
+    return bool(raw["metadata"].get("deletionTimestamp")) and marks.has_finalizer(raw) and lent in (None, "", "{}")
 
-    async def _tell(self, raw: Object) -> None:
-        meta, status = raw["metadata"], raw.get("status") or {}
-        generation = int(meta.get("generation", 0))
-        before = decode_conditions(status, _OUR_CONDITIONS)
-        findings = {"Overlapping": finding(self._overlaps[meta["name"]])}
-        after = conditions(findings, generation=generation, before=before, now=self._clock.now())
-        if (after, generation) == (before, status.get("observedGeneration")):
-            return
-        wanted = {
-            "conditions": encode_conditions(status, after, _OUR_CONDITIONS),
-            "observedGeneration": generation,
-        }
-        precondition = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
-        patch = {"metadata": precondition, "status": wanted}
-        self.cache.note(await self._client.patch(SPIDER_SUBNETS, meta["name"], patch, subresource="status"))
+
+def _decoded(status: Object, conditions: tuple[Condition, ...]) -> SubnetStatus:
+    return SubnetStatus(
+        accounts=status.get("controlledIPPools"),
+        total=int(status.get("totalIPCount") or 0),
+        allocated=int(status.get("allocatedIPCount") or 0),
+        free=int(status.get("freeIPCount") or 0),
+        observed_generation=int(status.get("observedGeneration") or 0),
+        conditions=conditions,
+    )
+
+
+def _encoded(before: Object, status: SubnetStatus) -> Object:
+    accounts = {} if status.accounts is None else {"controlledIPPools": status.accounts}
+    return {
+        **{key: value for key, value in before.items() if key != "controlledIPPools"},
+        **accounts,
+        "totalIPCount": status.total,
+        "allocatedIPCount": status.allocated,
+        "freeIPCount": status.free,
+        "observedGeneration": status.observed_generation,
+        "conditions": encode_conditions(before, status.conditions, CONDITIONS),
+    }
 
 
 def _readable(raws: Iterable[Object]) -> Iterator[Subnet]:
@@ -137,9 +187,3 @@ def _network(text: str) -> Network | None:
         return parse_network(text)
     except AddressError:
         return None
-
-
-def _may_go(raw: Object) -> bool:
-    lent = (raw.get("status") or {}).get("controlledIPPools")
-    # The original writes no text when no pool is left; an empty one says the same.
-    return bool(raw["metadata"].get("deletionTimestamp")) and marks.has_finalizer(raw) and lent in (None, "", "{}")

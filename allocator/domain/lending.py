@@ -80,12 +80,13 @@ class Holding:
 class Shares:
     """How many addresses each of an application's pools is to have.
 
-    `birth` is the subnet that a new pool takes the rest from; `missing` is the rest that no subnet has room for, and
-    then everything stays as it is.
+    `birth` is the subnet that a new pool takes `rest` addresses from. `missing` are those that no subnet has room for,
+    and then everything stays as it is.
     """
 
     by_pool: Mapping[str, int] = field(default_factory=dict)
     birth: str | None = None
+    rest: int = 0
     missing: int = 0
 
 
@@ -108,7 +109,7 @@ def shares(size: int, holdings: Sequence[Holding], room: Mapping[str, int]) -> S
         if holding.subnet == found:
             by_pool[holding.pool] += rest
             return Shares(by_pool)
-    return Shares(by_pool, birth=found)
+    return Shares(by_pool, birth=found, rest=rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +150,11 @@ def by_hand(offered: IntervalSet, total: IntervalSet, others: IntervalSet) -> In
     return (offered & total) - others
 
 
-def told(missing: int, room: Mapping[str, int], size: int) -> str:
-    """Why an application gets no addresses, and what to do."""
-    has = fields.some_of([f"{name} {count}" for name, count in room.items()])
+def told(missing: int, size: int, room: Mapping[str, int]) -> str:
+    """Why an application does not get all that it asks for, and what to do."""
+    has = fields.some_of([f"{count} in {name}" for name, count in room.items()])
     return (
-        f"{missing} of {size} addresses are missing: no SpiderSubnet that it lists has so many free (free: {has}). Add "
+        f"{missing} of {size} addresses are missing, and no SpiderSubnet that it lists has so many free ({has}): add "
         "addresses to spec.ips of one, list one more, or ask for fewer with ipam.spidernet.io/ippool-ip-number"
     )
 

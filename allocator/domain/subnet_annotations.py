@@ -51,6 +51,9 @@ class IpNumber:
     number: int
     is_surplus: bool
 
+    def __str__(self) -> str:
+        return f"{'+' if self.is_surplus else ''}{self.number}"
+
 
 def subnets_of_pod(annotations: Mapping[str, str]) -> tuple[SubnetNames, ...]:
     """`subnets` beats `subnet`; nothing without either. errors.Invalid when the one that counts is malformed."""

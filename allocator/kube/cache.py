@@ -32,7 +32,8 @@ class Cache:
     """`run` keeps it up to date; everything else may be asked at any time from the same event loop.
 
     The objects are the cache's own and must not be edited. `on_change` is called at once, in order, by whatever
-    made the change (`run`, `note` or `note_deleted`); when it raises, that is a bug and comes out of there.
+    made the change (`run`, `note` or `note_deleted`); when it raises, that is a bug and comes out of there. `keep` cuts
+    each object down to what is to be remembered of it: metadata with name, namespace, uid and resourceVersion at least.
     """
 
     def __init__(  # noqa: PLR0913 - what a list takes, and how to follow it
@@ -45,6 +46,7 @@ class Cache:
         label_selector: str = "",
         field_selector: str = "",
         metadata_only: bool = False,
+        keep: Callable[[Object], Object] | None = None,
         on_change: Callable[[Change], None] | None = None,
         watch_s: int = WATCH_S,
         idle_s: float = IDLE_S,
@@ -57,6 +59,7 @@ class Cache:
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._metadata_only = metadata_only
+        self._keep = keep or _whole
         self._watch_s = watch_s
         self._idle_s = idle_s
         self._rng = rng or random.SystemRandom()
@@ -94,7 +97,7 @@ class Cache:
         """
         if self._metadata_only:
             obj = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": obj["metadata"]}
-        self._view.note(obj, self._clock.monotonic())
+        self._view.note(self._keep(obj), self._clock.monotonic())
 
     def note_deleted(self, name: str, uid: str, namespace: str | None = None) -> None:
         """Drop what this process just deleted for good (not one that finalizers still keep): events of that uid
@@ -129,7 +132,7 @@ class Cache:
             field_selector=self._field_selector,
             metadata_only=self._metadata_only,
         )
-        self._view.replace_all(items, turn)
+        self._view.replace_all(map(self._keep, items), turn)
         self._version = version
         self._touch()
         if not self.synced:
@@ -159,7 +162,7 @@ class Cache:
                 if kind == "BOOKMARK":
                     self._view.settle(self._clock.monotonic())
                 else:
-                    self._view.show(kind, obj, self._clock.monotonic())
+                    self._view.show(kind, self._keep(obj), self._clock.monotonic())
                 self._version = obj["metadata"]["resourceVersion"]
         self._touch()
         self._view.settle(self._clock.monotonic())
@@ -178,6 +181,10 @@ class Cache:
             delay += min(asked, BACKOFF_CAP_S)
         log.warning(event, resource=self._resource.plural, error=str(error or ""), retry_in_s=round(delay, 3))
         await self._clock.sleep(delay)
+
+
+def _whole(obj: Object) -> Object:
+    return obj
 
 
 def _ignore(_change: Change) -> None:

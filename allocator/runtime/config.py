@@ -42,12 +42,20 @@ class Conf:
     cluster_default_ipv4_subnet: tuple[str, ...] = ()
     cluster_default_ipv6_subnet: tuple[str, ...] = ()
     cluster_subnet_auto_pool_default_redundant_ip_number: int = 1  # spare addresses of an auto pool
+    # Kinds of third parties that pools are made for, as kubectl takes them: plural.version.group.
+    subnet_application_kinds: tuple[str, ...] = (
+        "clonesets.v1alpha1.apps.kruise.io",
+        "statefulsets.v1beta1.apps.kruise.io",
+        "rollouts.v1alpha1.argoproj.io",
+    )
     tune_sysctl_config: bool = True
 
 
 _FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
 _NAMES: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string", "minLength": 1}, "uniqueItems": True}
+# plural.version.group, as kubectl takes it
+_KIND = r"^[a-z][a-z0-9-]*\.v[a-z0-9]+\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -66,6 +74,7 @@ SCHEMA: dict[str, Any] = {
         "clusterDefaultIPv6Subnet": _NAMES,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": _COUNT,
         "clusterSubnetDefaultFlexibleIPNumber": _COUNT,
+        "subnetApplicationKinds": {**_NAMES, "items": {"type": "string", "pattern": _KIND}},
         "tuneSysctlConfig": _FLAG,
     },
 }
@@ -89,6 +98,7 @@ _FIELDS = {
     # The chart and the documents write the second name, the original's code reads the first. The first wins.
     "clusterSubnetDefaultFlexibleIPNumber": "cluster_subnet_auto_pool_default_redundant_ip_number",
     "clusterSubnetAutoPoolDefaultRedundantIPNumber": "cluster_subnet_auto_pool_default_redundant_ip_number",
+    "subnetApplicationKinds": "subnet_application_kinds",
     "tuneSysctlConfig": "tune_sysctl_config",
 }
 
@@ -125,8 +135,12 @@ def parse_conf(document: object, *, source: str) -> Conf:
     if unknown:
         log.warning("conf_unknown_keys", source=source, keys=unknown)
     # In the order of _FIELDS, so that the later of two names for one field wins.
-    values = {field: document[key] for key, field in _FIELDS.items() if document.get(key) not in (None, "")}
-    return Conf(**{field: tuple(value) if isinstance(value, list) else value for field, value in values.items()})
+    values = {field: _frozen(document[key]) for key, field in _FIELDS.items() if document.get(key) not in (None, "")}
+    return Conf(**values)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 # Go's strconv.ParseBool, which the original's variables and manifests are written for.

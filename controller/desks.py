@@ -1,0 +1,128 @@
+"""The subnets of one turn, opened when somebody asks for them, and what applications have of them already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allocator.domain import lending
+from allocator.domain.addresses import AddressError, IntervalSet, parse_address
+from allocator.domain.applications import label_value
+from allocator.domain.auto_pools import labelled
+from allocator.domain.desk import Desk
+from allocator.domain.lending import decode_accounts
+from allocator.domain.overlap import extent_of
+from allocator.kube.resources import SPIDER_SUBNETS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from allocator.domain.lending import Holding, Shares
+    from allocator.domain.overlap import Extent
+    from allocator.kube.resources import Object
+    from controller.applications import Demand
+    from controller.auto_pools import AutoPools
+    from controller.books import Books
+    from controller.subnets import Subnets
+
+
+class Desks:
+    def __init__(self, books: Books, subnets: Subnets, pools: AutoPools) -> None:
+        self._books = books
+        self._subnets = subnets
+        self._pools = pools
+        self._open: dict[str, Desk] = {}
+        self._raws: dict[str, Object] = {}
+
+    def at(self, name: str) -> Desk | None:
+        """None when there is no such subnet, or its network cannot be read."""
+        if name not in self._open:
+            raw = self._subnets.get(name)
+            extent = None if raw is None else extent_of({**raw, "kind": SPIDER_SUBNETS.kind})
+            if raw is None or extent is None:
+                return None
+            self._raws[name] = raw
+            self._open[name] = self._opened(raw, extent)
+        return self._open[name]
+
+    def raw(self, desk: Desk) -> Object:
+        """The subnet as its accounts were read."""
+        return self._raws[desk.name]
+
+    def of_pool(self, name: str) -> Desk | None:
+        """The subnet that the automatic pool was made from; None when that is gone."""
+        purpose = self._pools.purpose(name)
+        for raw in self._subnets.with_network(self._pools.extent(name).subnet):
+            if purpose is not None and label_value(raw["metadata"]["name"]) == purpose.subnet:
+                return self.at(raw["metadata"]["name"])
+        return None
+
+    def opened(self) -> list[Desk]:
+        return list(self._open.values())
+
+    def open_anew(self) -> None:
+        """Because pools have come."""
+        names = list(self._open)
+        self._open.clear()
+        for name in names:
+            self.at(name)
+
+    def lenders(self, demand: Demand) -> list[Desk]:
+        """Those of the subnets that it lists which could lend, in its order."""
+        found = [self.at(name) for name in demand.subnets]
+        return [desk for desk in found if desk and not desk.is_terminating and desk.subnet.version == demand.version]
+
+    def room(self, demand: Demand) -> dict[str, int]:
+        return {desk.name: desk.room for desk in self.lenders(demand)}
+
+    def holdings(self, demand: Demand) -> list[Holding]:
+        """The pools that serve the demand, in the order of the subnets that it lists."""
+        names = self._pools.of_application(labelled(demand.application).text)
+        return [
+            self._pools.holding(name, desk.name, desk.recorded(name))
+            for desk in self.lenders(demand)
+            for name in names
+            if self._serves(name, demand, desk)
+        ]
+
+    def shares(self, demand: Demand, room: Mapping[str, int]) -> Shares:
+        return lending.shares(demand.size, self.holdings(demand), room)
+
+    def handmade(self, desk: Desk) -> list[str]:
+        return [name for name in self._pools.of_network(desk.subnet.subnet) if self._pools.purpose(name) is None]
+
+    def _serves(self, name: str, demand: Demand, desk: Desk) -> bool:
+        purpose = self._pools.purpose(name)
+        if purpose is None or self._pools.is_terminating(name):
+            return False
+        # A pool that stays without its application is taken up by the next one of its name.
+        is_heir = not purpose.is_reclaimed or purpose.application.uid == demand.application.uid
+        has_place = (purpose.interface, purpose.version) == (demand.interface, demand.version)
+        return is_heir and has_place and purpose.subnet == label_value(desk.name)
+
+    def _opened(self, raw: Object, extent: Extent) -> Desk:
+        names = self._pools.of_network(extent.subnet)
+        is_first = self._subnets.with_network(extent.subnet)[0]["metadata"]["uid"] == raw["metadata"]["uid"]
+        label = label_value(extent.name)
+        automatic, handmade = [], []
+        for name in names:
+            purpose = self._pools.purpose(name)
+            if purpose is None:
+                handmade += [self._pools.extent(name)] if is_first else []
+            elif purpose.subnet == label:
+                automatic.append(self._pools.extent(name))
+        return Desk(
+            extent,
+            decode_accounts(raw.get("status") or {}, extent.version),
+            automatic=automatic,
+            handmade=handmade,
+            withheld=self._books.reserved(extent.version) | _gateway(raw, extent),
+            is_terminating=bool(raw["metadata"].get("deletionTimestamp")),
+        )
+
+
+def _gateway(raw: Object, extent: Extent) -> IntervalSet:
+    text = (raw.get("spec") or {}).get("gateway")
+    try:
+        return IntervalSet.addresses(extent.version, [parse_address(text, extent.version)] if text else [])
+    except AddressError:
+        return IntervalSet(extent.version)
