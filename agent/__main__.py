@@ -23,6 +23,7 @@ from agent.server import serve, serve_probes
 from agent.status import Status
 from agent.work import HAND_BACK_SWITCH, Work
 from allocator.domain import slots
+from allocator.domain.subnet_pools import SubnetRules
 from allocator.kube.cache import Cache
 from allocator.kube.client import KubeClient
 from allocator.kube.cluster import Networks, NodeView
@@ -67,6 +68,7 @@ class AgentConfig:
     kept: frozenset[Workload]
     max_per_pool: int | None
     networks: Networks
+    subnet_rules: SubnetRules
     hands_back: bool
     detection: Detection
 
@@ -97,6 +99,7 @@ def read_config(  # noqa: PLR0913 - the flags
         kept=slots.kept(stateful_sets=conf.enable_stateful_set, machines=conf.enable_kubevirt_static_ip),
         max_per_pool=None if limit == ORIGINALS_LIMIT else limit,
         networks=Networks(env_str("SPIDERPOOL_POD_NAMESPACE"), env_str("MULTUS_CLUSTER_NETWORK")),
+        subnet_rules=_subnet_rules(conf),
         hands_back=env_bool(HAND_BACK_SWITCH, True),
         detection=Detection(conf.enable_ip_conflict_detection, conf.enable_gateway_detection),
     )
@@ -113,7 +116,15 @@ async def run(config: AgentConfig) -> None:
         KubeClient.connect(kubeconfig=config.kubeconfig, user_agent="spiderpool-agent") as client,
         _node_lock(config.state_dir),
     ):
-        view = NodeView(client, config.node, clock=clock, rng=rng, networks=config.networks, kept=config.kept)
+        view = NodeView(
+            client,
+            config.node,
+            clock=clock,
+            rng=rng,
+            networks=config.networks,
+            kept=config.kept,
+            subnet_rules=config.subnet_rules,
+        )
         pools = KubePools(client, clock=clock, rng=rng)
         reservations = KubeReservations(client, clock=clock, rng=rng)
         index = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, field_selector=f"spec.holder.node={config.node}")
@@ -189,6 +200,18 @@ def _versions(conf: Conf) -> frozenset[Version]:
     if conf.enable_ipv6:
         versions.add(6)
     return frozenset(versions)
+
+
+def _subnet_rules(conf: Conf) -> SubnetRules:
+    defaults: dict[Version, tuple[str, ...]] = {
+        4: conf.cluster_default_ipv4_subnet,
+        6: conf.cluster_default_ipv6_subnet,
+    }
+    return SubnetRules(
+        is_on=conf.enable_spider_subnet,
+        makes_pools=conf.enable_auto_pool_for_application,
+        defaults={version: names for version, names in defaults.items() if names},
+    )
 
 
 if __name__ == "__main__":

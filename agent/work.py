@@ -48,9 +48,10 @@ class Work:
 
     async def add(self, request: AddRequest, *, within_s: float) -> tuple[Assigned, ...]:
         """The interface's addresses. A refusal is told to the pod as an event as well."""
+        deadline = self.world.clock.monotonic() + within_s
         try:
             async with _deadline(within_s), self.turns.of(_key(request)):
-                assigned = await self.allocator.allocate(request)
+                assigned = await self.allocator.allocate(request, deadline=deadline)
                 self.recent.note(request)
         except errors.IpamError as error:
             self._tell(request, error)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from allocator.domain.addresses import Address, Version
+    from allocator.domain.applications import Application
     from allocator.domain.candidates import Master, Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
@@ -52,6 +54,11 @@ class Ledger(Protocol):
         """All records of the same index: those of this node."""
 
 
+class News(Protocol):
+    async def next(self) -> None:
+        """Return once there has been any since this began, or since the last call returned."""
+
+
 class Pools(Protocol):
     async def current(self) -> Mapping[str, Pool]:
         """All pools by name, as the watch last showed them; another mapping when one has changed."""
@@ -61,6 +68,12 @@ class Pools(Protocol):
 
     async def reread(self, name: str) -> None:
         """Take the pool's present text into `current`, ahead of the watch."""
+
+    def news_of(self, application: Application) -> AbstractContextManager[News]:
+        """To hear that a pool for this application has been made, filled, or changed otherwise; `current` shows it."""
+
+    async def has_subnet(self, name: str) -> bool:
+        """Whether there is such a SpiderSubnet to make pools of, read live after the call."""
 
 
 class Reservations(Protocol):

@@ -7,18 +7,19 @@ pod is gone the reclaim loop releases it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from allocator.attempts import Attempts
+from allocator.awaiting import Awaiting
 from allocator.claiming import Memories
 from allocator.confirming import Confirmation
 from allocator.domain import errors
 from allocator.domain.addresses import version_of
 from allocator.domain.basis import Basis
-from allocator.domain.candidates import SHOWN, summary
 from allocator.domain.endpoint import Assigned, Endpoint, assigned, in_order, recorded
-from allocator.domain.overlapping import owners
+from allocator.domain.exhaustion import exhausted
 from allocator.domain.planning import Move, Plan, Snapshot, Want, plan
 from allocator.domain.reclaim import may_run
 from allocator.domain.record import Record
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from allocator.domain.addresses import Address, Version
     from allocator.domain.attachments import Sandbox
-    from allocator.domain.overlapping import Overlap
     from allocator.domain.request import AddRequest, DelRequest, Pod
     from allocator.world import World
 
@@ -72,13 +72,16 @@ class Allocator:
         self._attempts = Attempts()
         self._confirmation = Confirmation(world.pools, world.reservations)
         self._releasing = Releasing(world, self._memories)
+        self._awaiting = Awaiting(world.pools, world.clock)
 
-    async def allocate(self, request: AddRequest) -> tuple[Assigned, ...]:
+    async def allocate(self, request: AddRequest, *, deadline: float = math.inf) -> tuple[Assigned, ...]:
         """The interface's addresses, committed to the ledger and confirmed before this returns (invariant I3).
 
-        The caller sets the deadline. errors.IpamError says why there is none; the claims of a refused call are undone.
+        The caller cancels this at its deadline, and tells it (of the clock's `monotonic`), so that a wait for a pool of
+        the controller's ends in time. errors.IpamError says why there is no address; the claims of a refused call are
+        undone.
         """
-        return await self._until_settled(lambda: self._allocate_once(request))
+        return await self._awaiting.served(lambda: self._until_settled(lambda: self._allocate_once(request)), deadline)
 
     async def release(self, request: DelRequest) -> tuple[Record, ...]:
         """Give back what the interface holds, unless its pod lives; the records as written. Repeating is harmless."""
@@ -239,20 +242,16 @@ class Allocator:
                 record = await self._memories.of(pool).claim_this(first, pool, usable, holder, pod.slot, attempt)
                 if record is not None:
                     return record
-        exhausted: list[errors.Exhausted] = []
+        refusals: list[errors.Exhausted] = []
         for pool, usable in choices:
             try:
                 return await self._memories.of(pool).claim(pool, usable, holder, pod.slot, attempt)
             except errors.Exhausted as refusal:
-                exhausted.append(refusal)
-        fresh = [pool.name for pool, each in zip(want.pools, exhausted, strict=True) if not each.remembered]
+                refusals.append(refusal)
+        fresh = [pool.name for pool, each in zip(want.pools, refusals, strict=True) if not each.remembered]
         if changed := await self._confirmation.changed_pool(fresh, basis):
             raise errors.Conflict(f"SpiderIPPool {changed} changed, and may have a free address now")
-        raise errors.Exhausted(
-            f"no free IPv{want.version} address: {_told(exhausted, want, basis)}. "
-            "Add addresses to spec.ips, or list one more pool for the pod; "
-            f"kubectl get sia --field-selector spec.pool={want.pools[0].name} shows who has them"
-        )
+        raise exhausted(refusals, want, basis)
 
     async def _all_held(self, pod: Pod, held: Sequence[Record], basis: Basis, decided: Plan) -> tuple[Assigned, ...]:
         """What the interfaces that the plan covers have by these records, and the pod's others from earlier ADDs."""
@@ -323,18 +322,6 @@ class Allocator:
                 await self._world.ledger.replace(move.after)
             except (errors.IpamError, errors.Conflict) as error:
                 _log.warning("record_not_dropped", address=str(move.before.address), why=str(error))
-
-
-def _told(exhausted: Sequence[errors.Exhausted], want: Want, basis: Basis) -> str:
-    """Why no pool gives an address: few are spelled out, so that the advice behind them still fits an event."""
-    whys = [f"{each}{_ceded(basis.overlap(pool))}" for pool, each in zip(want.pools[:SHOWN], exhausted, strict=False)]
-    if len(exhausted) > SHOWN:
-        whys.append(f"{len(exhausted) - SHOWN} more pools have no free address")
-    return "; ".join([*whys, *([summary(want.refusals)] if want.refusals else [])])
-
-
-def _ceded(overlap: Overlap | None) -> str:
-    return f" ({owners(overlap)} {overlap.ceded.size} more)" if overlap is not None and overlap.ceded else ""
 
 
 async def _nothing() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain.fields import some_of
@@ -58,6 +58,8 @@ class PoolNames:
     source: str
     by_version: Mapping[Version, tuple[str, ...]]
     clean_gateway: bool = False
+    # The SpiderSubnets that they are made of, where the pod asks for those; then there may be no pool yet.
+    subnets: Mapping[Version, tuple[str, ...]] = field(default_factory=dict)
 
 
 def asked_by_pod(annotations: Mapping[str, str]) -> tuple[Asked, ...]:

@@ -11,11 +11,13 @@ from allocator.domain.filters import Refusal
 from allocator.domain.networks import network_of
 from allocator.domain.overlapping import ceded_to
 from allocator.domain.patterns import expanded, is_pattern
+from allocator.domain.subnet_pools import NO_SUBNETS, SubnetRules, pools_made, subnets_by_interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from allocator.domain.addresses import Address, IntervalSet, Version
+    from allocator.domain.applications import Application
     from allocator.domain.overlapping import Overlap
     from allocator.domain.pool import Pool
     from allocator.domain.request import AddRequest, Pod
@@ -37,14 +39,16 @@ class Master:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What affinities look at, apart from the pod."""
+    """What affinities look at, apart from the pod. `application`: on whose behalf the pod runs."""
 
+    application: Application
     namespace_labels: Mapping[str, str]
     namespace_annotations: Mapping[str, str]
     node_labels: Mapping[str, str]
     # For pools with `multusName`: the namespace of Spiderpool itself, and the cluster's default network.
     own_namespace: str = ""
     cluster_network: str = ""
+    subnet_rules: SubnetRules = NO_SUBNETS
     # None when the CNI configuration does not ask for match_master_subnet.
     master: Master | None = None
 
@@ -72,17 +76,21 @@ def listed(request: AddRequest, pod: Pod, around: Surroundings, pools: Mapping[s
     """The pools that the first source with anything to say names; that source is final.
 
     One item for each interface that this ADD covers, the one that asks among them. In this order: the pod's
-    annotations, the namespace's, the CNI configuration, the cluster's default pools. errors.Invalid for a malformed
-    annotation, errors.NoPool when no source names a pool.
+    annotations, the namespace's, the CNI configuration, the cluster's defaults; in each subnets go before pools.
+    errors.Invalid for a malformed annotation, errors.NoPool when no source names a pool.
     """
-    interface, clean = request.interface.name, request.clean_gateway
+    interface, clean, rules = request.interface.name, request.clean_gateway, around.subnet_rules
+    configured = (*request.default_ipv4_pools, *request.default_ipv6_pools)
+    subnets = subnets_by_interface(pod.annotations, around.namespace_annotations, rules, configured=configured)
+    if interface in subnets:
+        return (pools_made(subnets[interface], around.application, pools, rules, clean_gateway=clean),)
     asked = (
         pools_of_pod(pod.annotations, interface, clean_gateway=clean)
         or pools_of_namespace(around.namespace_annotations, interface, clean_gateway=clean)
         or _configured(request)
     )
     if asked:
-        return tuple(resolved(each, pools) for each in asked)
+        return tuple(resolved(each, pools) for each in asked if each.interface not in subnets)
     by_version = _by_family(sorted(name for name, pool in pools.items() if pool.default), pools)
     if not by_version:
         raise errors.NoPool(
@@ -209,6 +217,7 @@ def _refusals(pool: Pool, subject: Subject, around: Surroundings) -> Iterator[Re
     yield from filters.by_node(pool, pod.node, around.node_labels)
     yield from filters.by_namespace(pool, pod.namespace, around.namespace_labels)
     yield from filters.by_pod(pool, pod.labels)
+    yield from filters.by_application(pool, around.application, subject.interface)
     if pool.multus_names:
         yield from _refused_by_network(pool, subject, around)
     if around.master is not None:

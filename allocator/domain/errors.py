@@ -3,6 +3,7 @@
 IpamError
 ├── Invalid        the request cannot be right as it stands: show it
 ├── NoPool         no pool serves this pod: show it with every refusal
+├── PoolPending    the controller has yet to make the application's pool: show it, the runtime tries again
 ├── Exhausted      pools serve it, but have no free address now: show it, the runtime tries again
 ├── SlotInUse      another pod of the same virtual machine still has the address: show it, the runtime tries again
 ├── PodGone        the pod that asks is not (or no longer) alive: show it
@@ -18,7 +19,13 @@ Conflict           somebody else wrote in between: read and decide again; never 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from allocator.domain.addresses import Version
+    from allocator.domain.applications import Application
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +67,30 @@ class NoPool(IpamError):
         self.doubtful = doubtful
 
 
+class PoolPending(IpamError):
+    """`subnets` are those that the pool may be made of, by the families that lack one."""
+
+    reason = "AutoPoolPending"
+    cni_code = 11
+
+    def __init__(self, message: str, application: Application, subnets: Mapping[Version, tuple[str, ...]]) -> None:
+        super().__init__(message)
+        self.application = application
+        self.subnets = subnets
+
+
 class Exhausted(IpamError):
-    """`remembered`: not looked up for this call, but within the last second."""
+    """`remembered`: not looked up for this call, but within the last second. `application`: that the pools were made
+    for, if they were made for one.
+    """
 
     reason = "PoolExhausted"
     cni_code = 11
 
-    def __init__(self, message: str, *, remembered: bool = False) -> None:
+    def __init__(self, message: str, *, remembered: bool = False, application: Application | None = None) -> None:
         super().__init__(message)
         self.remembered = remembered
+        self.application = application
 
 
 class SlotInUse(IpamError):

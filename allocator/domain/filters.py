@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from allocator.domain.addresses import Version
+    from allocator.domain.applications import Application
     from allocator.domain.pool import Pool
 
 
@@ -61,8 +62,19 @@ def by_namespace(pool: Pool, namespace: str, labels: Mapping[str, str] | None) -
 
 
 def by_pod(pool: Pool, labels: Mapping[str, str]) -> Iterator[Refusal]:
-    if pool.pod_affinity is not None and not pool.pod_affinity.matches(labels):
+    """Automatic pools are left to `by_application`."""
+    if pool.purpose is None and pool.pod_affinity is not None and not pool.pod_affinity.matches(labels):
         yield Refusal(pool.name, "podAffinity", "the pod's labels do not match spec.podAffinity")
+
+
+def by_application(pool: Pool, application: Application, interface: str) -> Iterator[Refusal]:
+    """An automatic pool is for one interface of one application, and not for its successor of the same name."""
+    purpose = pool.purpose
+    if purpose is not None and not purpose.serves(application, interface):
+        made_for, asking = purpose.application, str(application)
+        earlier = f" (UID {made_for.uid})" if str(made_for) == asking and made_for.uid != application.uid else ""
+        why = f"the pool is made for {purpose.interface} of {made_for}{earlier}, and {interface} of {asking} asks"
+        yield Refusal(pool.name, "application", why)
 
 
 def by_network(pool: Pool, network: str, interface: str, *, own_namespace: str) -> Iterator[Refusal]:

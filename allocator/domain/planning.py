@@ -14,10 +14,11 @@ from allocator.domain.addresses import version_of
 from allocator.domain.candidates import Subject, doubtful, listed, sift, summary
 from allocator.domain.networks import NETWORKS
 from allocator.domain.record import Holder, Record, State, rebound, released, shared, taken_over
+from allocator.domain.subnet_pools import is_to_come, pending
 from allocator.domain.wishes import NO_WISHES, Wishes, wishes_of_pod
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from allocator.domain.addresses import Version
@@ -83,7 +84,8 @@ def plan(request: AddRequest, seen: Snapshot) -> Plan:
 
     The first ADD of a pod covers every interface that its annotation `ippools` lists, so that the pod gets all of them
     or none; an interface that has its address already does not wait for the others. errors.PodGone when the pod is not
-    alive, errors.Invalid for a malformed annotation, errors.NoPool when a family has no pool that serves the pod.
+    alive, errors.Invalid for a malformed annotation, errors.NoPool when a family has no pool that serves the pod,
+    errors.PoolPending when the controller has yet to make it.
     """
     if not seen.pod.alive:
         raise errors.PodGone(f"pod {seen.pod.namespace}/{seen.pod.name} is ending: no address is given to it any more")
@@ -134,7 +136,7 @@ def _plan_for(interface: str, names: PoolNames | None, request: AddRequest, seen
     return Plan(
         kept=tuple(record for record in kept.values() if record not in rebinds),
         moves=tuple(moves),
-        wants=_wants(names, holder, seen, have={*kept, *heirs}),
+        wants=_wants(names, holder, seen, kept=kept.keys(), heirs=heirs.keys()),
         drops=tuple(
             Move(record, released(record, seen.now))
             for record in (*(doubles if asks else ()), *outdated)
@@ -236,24 +238,34 @@ def _heirs(
     return heirs, outdated
 
 
-def _wants(names: PoolNames | None, holder: Holder, seen: Snapshot, have: set[Version]) -> tuple[Want, ...]:
+def _wants(
+    names: PoolNames | None, holder: Holder, seen: Snapshot, *, kept: Collection[Version], heirs: Collection[Version]
+) -> tuple[Want, ...]:
     if names is None:
         return ()
-    wants = []
+    wants: list[Want] = []
+    awaited: dict[Version, str] = {}
     for version, listed_names in sorted(names.by_version.items()):
-        if version in have or version not in seen.versions:
+        if version in kept or version in heirs or version not in seen.versions:
             continue
         subject = Subject(seen.pod, holder.interface, version)
         basis = seen.basis
         pools, refusals = sift(
             listed_names, basis.pools, subject, seen.around, usable=basis.usable, overlap=basis.overlap
         )
-        if not pools:
+        if pools:
+            wants.append(Want(holder, version, pools, refusals))
+        elif names.subnets and is_to_come(basis.pools[name] for name in listed_names):
+            awaited[version] = summary(refusals)
+        else:
             raise _no_pool(version, names, refusals)
-        wants.append(Want(holder, version, pools, refusals))
-    if not wants and not have:
+    # A pod that has its address goes on with it, when it asks for the other family too late.
+    if awaited and not kept:
+        raise pending(names, seen.around.application, awaited)
+    if not (wants or kept or heirs):
         families = ", ".join(f"IPv{version}" for version in sorted(names.by_version))
-        raise errors.NoPool(f"the {names.source} lists pools for {families} only, which this cluster has switched off")
+        why = f"pools of the {names.source} are for {families} only, which this cluster has switched off"
+        raise errors.NoPool(why)
     return tuple(wants)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from allocator.domain.addresses import Address, Network, Version
+    from allocator.domain.auto_pools import Purpose
     from allocator.domain.selectors import LabelSelector
 
 
@@ -49,6 +50,8 @@ class Pool:
     namespace_affinity: LabelSelector | None = None
     pod_affinity: LabelSelector | None = None
     multus_names: tuple[str, ...] = ()
+    # Of an automatic pool: its podAffinity names the application in words that no pod's labels say.
+    purpose: Purpose | None = None
     # Whether `status.allocatedIPs` holds the original's records, which nobody has imported into the ledger yet.
     unadopted: bool = False
     # Why the stored text cannot be read; then the rest of this value says nothing, and nothing is taken from the pool.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.applications import application_of
 from allocator.domain.candidates import Surroundings
 from allocator.domain.slots import KNOWN
+from allocator.domain.subnet_pools import NO_SUBNETS
 from allocator.kube.cache import Cache
 from allocator.kube.codec import decode_pod
 from allocator.kube.errors import NotFound
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from allocator.domain.record import Slot
     from allocator.domain.request import Owner, Pod
     from allocator.domain.slots import Workload
+    from allocator.domain.subnet_pools import SubnetRules
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object, Resource
     from allocator.runtime.clock import Clock
@@ -40,7 +43,7 @@ NO_NETWORKS: Final = Networks("", "")
 class NodeView:
     """ClusterView of one node. `caches` must run; the view answers for pods of this node only."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a node, and what the operator has set for all
         self,
         client: KubeClient,
         node: str,
@@ -49,11 +52,13 @@ class NodeView:
         rng: random.Random,
         networks: Networks = NO_NETWORKS,
         kept: frozenset[Workload] = KNOWN,
+        subnet_rules: SubnetRules = NO_SUBNETS,
     ) -> None:
         self._client = client
         self._kept = kept
         self._slots = Slots(client, kept, clock=clock, rng=rng)
         self._networks = networks
+        self._subnet_rules = subnet_rules
         self._clock = clock
         self._rng = rng
         self._node = node
@@ -80,11 +85,13 @@ class NodeView:
         node = self.nodes.get(self._node) or await self._read(NODES, self._node) or {}
         meta = namespace.get("metadata") or {}
         return Surroundings(
+            application=application_of(await self._owners.of(pod), pod.namespace),
             namespace_labels=meta.get("labels") or {},
             namespace_annotations=meta.get("annotations") or {},
             node_labels=(node.get("metadata") or {}).get("labels") or {},
             own_namespace=self._networks.own_namespace,
             cluster_network=self._networks.cluster_network,
+            subnet_rules=self._subnet_rules,
         )
 
     async def owner(self, pod: Pod) -> Owner:

@@ -20,6 +20,7 @@ from allocator.domain.addresses import (
     parse_network,
     version_of,
 )
+from allocator.domain.auto_pools import purpose_of
 from allocator.domain.mending import Shown
 from allocator.domain.pool import Edition, Pool, Reservation, Route
 from allocator.domain.reclaim import NodeState
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from allocator.domain.addresses import Version
+    from allocator.domain.auto_pools import Purpose
     from allocator.domain.endpoint import Assigned, Endpoint
     from allocator.domain.slots import Workload
 
@@ -76,6 +78,7 @@ def decode_pool(raw: Object) -> Pool:
             namespace_affinity=decode_selector(spec.get("namespaceAffinity")),
             pod_affinity=decode_selector(spec.get("podAffinity")),
             multus_names=tuple(spec.get("multusName") or ()),
+            purpose=decode_purpose(raw),
             unadopted=is_unadopted(raw),
         )
     except (AddressError, KeyError) as error:
@@ -95,8 +98,14 @@ def unreadable_pool(raw: Object, problem: str) -> Pool:
         subnet=nowhere,
         ips=nothing,
         excludes=nothing,
+        purpose=decode_purpose(raw),
         problem=problem,
     )
+
+
+def decode_purpose(raw: Object) -> Purpose | None:
+    """For whom an automatic pool is; None of a pool that people made. Metadata is enough."""
+    return purpose_of(raw["metadata"].get("labels") or {})
 
 
 def is_unadopted(raw: Object) -> bool:

@@ -14,6 +14,7 @@ from allocator.kube.codec import (
     decode_edition,
     decode_endpoint,
     decode_pool,
+    decode_purpose,
     decode_reservation,
     encode_endpoint,
     endpoint_uid,
@@ -23,22 +24,26 @@ from allocator.kube.codec import (
 from allocator.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
 from allocator.kube.fences import no_fence
 from allocator.kube.patience import patiently
-from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS
+from allocator.kube.pool_news import PoolNews
+from allocator.kube.resources import PODS, SPIDER_ENDPOINTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS, SPIDER_SUBNETS
 from allocator.runtime.logs import get_logger
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from allocator.domain.addresses import Address, Version
+    from allocator.domain.applications import Application
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Holder
     from allocator.domain.request import Pod
     from allocator.kube.client import KubeClient
     from allocator.kube.fences import Fence
-    from allocator.kube.resources import Object
+    from allocator.kube.resources import Object, Resource
     from allocator.kube.view import Change
+    from allocator.ports import News
     from allocator.runtime.clock import Clock
 
 _log = get_logger(__name__)
@@ -60,6 +65,7 @@ class KubePools:
         self._changed: set[str] = set()
         # Who asks while pools are being read waits for them: half a picture would refuse pods.
         self._reading = asyncio.Lock()
+        self._news = PoolNews()
         self.cache = Cache(client, SPIDER_IP_POOLS, clock=clock, metadata_only=True, on_change=self._on_change)
 
     async def current(self) -> Mapping[str, Pool]:
@@ -73,18 +79,27 @@ class KubePools:
             return self._pools
 
     async def edition(self, name: str) -> Edition | None:
-        async def attempt() -> Object | None:
-            try:
-                return await self._client.get(SPIDER_IP_POOLS, name, metadata_only=True)
-            except NotFound:
-                return None
-
-        raw = await patiently(f"read SpiderIPPool {name}", attempt, clock=self._clock, rng=self._rng)
+        raw = await self._metadata(SPIDER_IP_POOLS, name)
         return None if raw is None else decode_edition(raw)
+
+    def news_of(self, application: Application) -> AbstractContextManager[News]:
+        return self._news.of(application)
+
+    async def has_subnet(self, name: str) -> bool:
+        return await self._metadata(SPIDER_SUBNETS, name) is not None
 
     async def reread(self, name: str) -> None:
         async with self._reading:
             await self._read_one(name)
+
+    async def _metadata(self, resource: Resource, name: str) -> Object | None:
+        async def attempt() -> Object | None:
+            try:
+                return await self._client.get(resource, name, metadata_only=True)
+            except NotFound:
+                return None
+
+        return await patiently(f"read {resource.kind} {name}", attempt, clock=self._clock, rng=self._rng)
 
     async def _read_one(self, name: str) -> None:
         async def attempt() -> Object | None:
@@ -123,8 +138,15 @@ class KubePools:
             return
         name = raw["metadata"]["name"]
         known = self._pools.get(name)
-        if change.new is None or known is None or known.edition != decode_edition(change.new):
+        if (
+            change.new is None
+            or known is None
+            or known.edition != decode_edition(change.new)
+            # A pool that outlives its application is the next one's by its labels, which the generation does not count.
+            or known.purpose != decode_purpose(change.new)
+        ):
             self._changed.add(name)
+        self._news.tell(change)
 
 
 def _read(raw: Object) -> tuple[str, Pool]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+    from allocator.runtime.clock import Clock
+
 A = TypeVar("A")
 B = TypeVar("B")
 E = TypeVar("E", bound=Exception)
@@ -38,6 +40,19 @@ async def settled(jobs: Sequence[Coroutine[Any, Any, A]], *expected: type[E]) ->
     except BaseExceptionGroup as failures:
         raise _leaf(failures) from None
     return [task.result() for task in tasks]
+
+
+async def is_done_within(seconds: float, work: Coroutine[Any, Any, None], clock: Clock) -> bool:
+    """Run the work for so long at most; False when it was cancelled then. Its failure is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(work), group.create_task(clock.sleep(seconds))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        raise _leaf(failures) from None
+    return not tasks[0].cancelled()
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from allocator.domain import errors
+from allocator.domain.applications import application_of
 from allocator.domain.candidates import Surroundings
 from allocator.domain.record import State
 from allocator.domain.request import Owner
@@ -14,12 +15,15 @@ from tests.unit.memory import MemoryLedger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from allocator.domain.addresses import Address, Version
+    from allocator.domain.applications import Application
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Entry, Holder, Record, Slot
     from allocator.domain.request import Pod
+    from allocator.ports import News
     from tests.model.standstill import Call
 
 T = TypeVar("T")
@@ -271,6 +275,12 @@ class AgentPools:
         others = {key: pool for key, pool in self._agent.pools.items() if key != name}
         self._agent.pools = others if found is None else {**others, name: found}
 
+    def news_of(self, _application: Application) -> AbstractContextManager[News]:
+        raise NotImplementedError  # nobody asks for subnets here
+
+    async def has_subnet(self, _name: str) -> bool:
+        raise NotImplementedError
+
 
 class AgentReservations:
     def __init__(self, agent: Agent) -> None:
@@ -352,8 +362,9 @@ class AgentView:
 
         return await self._cluster.stage.ask(f"read pod {name}", effect)
 
-    async def surroundings(self, _pod: Pod) -> Surroundings:
-        return Surroundings(namespace_labels={}, namespace_annotations={}, node_labels={})
+    async def surroundings(self, pod: Pod) -> Surroundings:
+        application = application_of(await self.owner(pod), pod.namespace)
+        return Surroundings(application=application, namespace_labels={}, namespace_annotations={}, node_labels={})
 
     async def owner(self, pod: Pod) -> Owner:
         return pod.controller or Owner("v1", "Pod", pod.name, pod.uid)

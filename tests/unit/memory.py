@@ -11,20 +11,27 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from allocator.domain import errors
-from allocator.domain.candidates import Master, Surroundings
+from allocator.domain.applications import application_of
+from allocator.domain.candidates import Master
 from allocator.domain.request import Owner
+from allocator.kube.pool_news import PoolNews
 from allocator.service import Allocator
 from allocator.world import World
+from tests.unit import values
 from tests.unit.fake_clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from allocator.domain.addresses import Address, Version
+    from allocator.domain.applications import Application
+    from allocator.domain.candidates import Surroundings
     from allocator.domain.endpoint import Endpoint
     from allocator.domain.pool import Edition, Pool, Reservation
     from allocator.domain.record import Entry, Holder, Record, Slot
     from allocator.domain.request import Pod
+    from allocator.ports import News
 
 
 class MemoryLedger:
@@ -102,15 +109,20 @@ class MemoryLedger:
 
 
 class MemoryPools:
-    """`live` is what the API server has, `seen` what the agent's watch has shown."""
+    """`live` is what the API server has, `seen` what the agent's watch has shown. `subnets` that there are."""
 
     def __init__(self) -> None:
         self.live: dict[str, Pool] = {}
         self.seen: dict[str, Pool] = {}
+        self.subnets: set[str] = set()
+        self.news = PoolNews()
 
     def put(self, *pools: Pool) -> None:
         self.live |= {pool.name: pool for pool in pools}
         self.seen = dict(self.live)
+        for pool in pools:
+            if pool.purpose is not None:
+                self.news.tell_of(pool.purpose)
 
     async def current(self) -> Mapping[str, Pool]:
         return self.seen
@@ -120,6 +132,12 @@ class MemoryPools:
 
     async def reread(self, name: str) -> None:
         self.seen = {key: pool for key, pool in {**self.seen, **self.live}.items() if key != name or key in self.live}
+
+    def news_of(self, application: Application) -> AbstractContextManager[News]:
+        return self.news.of(application)
+
+    async def has_subnet(self, name: str) -> bool:
+        return name in self.subnets
 
 
 class MemoryReservations:
@@ -167,6 +185,7 @@ class MemoryView:
         self.live: dict[tuple[str, str], Pod] = {}
         self.seen: dict[tuple[str, str], Pod] = {}
         self.wanted_slots: set[Slot] = set()
+        self.around = values.NOWHERE
 
     def put(self, *pods: Pod) -> None:
         for pod in pods:
@@ -178,8 +197,8 @@ class MemoryView:
     async def read_pod(self, namespace: str, name: str) -> Pod | None:
         return self.live.get((namespace, name))
 
-    async def surroundings(self, pod: Pod) -> Surroundings:  # noqa: ARG002 - the port's form
-        return Surroundings(namespace_labels={}, namespace_annotations={}, node_labels={})
+    async def surroundings(self, pod: Pod) -> Surroundings:
+        return replace(self.around, application=application_of(await self.owner(pod), pod.namespace))
 
     async def owner(self, pod: Pod) -> Owner:
         return pod.controller or Owner("v1", "Pod", pod.name, pod.uid)

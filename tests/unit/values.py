@@ -5,10 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from allocator.domain.addresses import IntervalSet, parse_address, parse_network, version_of
+from allocator.domain.applications import Application
+from allocator.domain.auto_pools import Purpose, labelled
 from allocator.domain.candidates import Surroundings
 from allocator.domain.pool import Edition, Pool
 from allocator.domain.record import Holder, Record, Slot, State
 from allocator.domain.request import AddRequest, Interface, Owner, Pod
+from allocator.domain.selectors import LabelSelector, Requirement
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -35,6 +38,23 @@ def four(name: str, **changes: Any) -> Pool:
 
 def six(name: str, **changes: Any) -> Pool:
     return pool(name, "fd00::10-fd00::19", "fd00::/64", **changes)
+
+
+def automatic(
+    name: str,
+    items: str = "",
+    *,
+    of: str = "s4",
+    application: Application | None = None,
+    interface: str = "eth0",
+    **changes: Any,
+) -> Pool:
+    """A pool that the controller made of the SpiderSubnet `of`; without items it has just been born."""
+    network = "fd00::/64" if name.startswith("auto6") else "10.20.0.0/24"
+    made = pool(name, items or "fd00::10" if ":" in network else items or "10.20.0.10", network)
+    purpose = Purpose(labelled(application or CART), interface, made.version, of, is_reclaimed=True)
+    ips = made.ips if items else IntervalSet(made.version)
+    return replace(made, ips=ips, purpose=purpose, pod_affinity=NO_PODS, **changes)
 
 
 def by_name(*pools: Pool) -> dict[str, Pool]:
@@ -88,4 +108,7 @@ def slot(ordinal: int) -> Slot:
     return Slot(api_version="apps/v1", kind="StatefulSet", namespace="shop", name="web", ordinal=ordinal)
 
 
-NOWHERE = Surroundings(namespace_labels={}, namespace_annotations={}, node_labels={})
+# As the podAffinity of an automatic pool: no pod has such a label.
+NO_PODS = LabelSelector((Requirement("ipam.spidernet.io/app-name", "In", frozenset({"cart"})),))
+CART = Application("apps/v1", "Deployment", "shop", "cart", "aaaaaaaa-0000-0000-0000-8a1f3c5599d0")
+NOWHERE = Surroundings(application=CART, namespace_labels={}, namespace_annotations={}, node_labels={})
