@@ -41,12 +41,13 @@ MOST_POOLS: Final = 64
 
 
 class AutoPools:
-    """One term of leadership. `on_change` hears of every pool whose spec, labels or records in use are others now: with
-    the application that it is for, by `Application.text` (empty for one made by hand), and its network.
+    """One term of leadership. `on_change` hears of every pool that has become another: with the application that it is
+    for, by `Application.text`, and with its network where the subnet's accounts may have to follow: when it was made by
+    hand, or is gone.
     """
 
     def __init__(
-        self, books: Books, client: KubeClient, *, clock: Clock, on_change: Callable[[str, Network], None]
+        self, books: Books, client: KubeClient, *, clock: Clock, on_change: Callable[[str, Network | None], None]
     ) -> None:
         self._books = books
         self._client = client
@@ -219,27 +220,31 @@ class AutoPools:
         elif known is not None:
             self._mine.discard(known[2]["metadata"]["uid"])
             self.waiting.discard(name)
-        for found in (known, self._known.get(name)):
-            if found is not None and (known is None or raw is None or _differ(known[2], raw)):
-                self._tell("" if found[1] is None else found[1].application.text, found[0].subnet)
+        if known is None or raw is None or _differ(known[2], raw, is_waiting=name in self.waiting):
+            for found in (known, self._known.get(name)):
+                if found is not None:
+                    extent, purpose, _ = found
+                    is_counted = raw is None or purpose is None
+                    self._tell(_text(purpose), extent.subnet if is_counted else None)
 
     def _on_record(self, old: Record | None, new: Record | None) -> None:
         for record in (old, new):
             if record is not None and record.pool in self.waiting and record.pool in self._known:
-                extent, purpose, _ = self._known[record.pool]
-                self._tell("" if purpose is None else purpose.application.text, extent.subnet)
+                self._tell(_text(self.purpose(record.pool)), None)
 
 
-def _differ(old: Object, new: Object) -> bool:
-    """Whether more than a status has changed, apart from which generation it is about."""
-    seen = [
-        (each["metadata"], each.get("spec"), (each.get("status") or {}).get("observedGeneration"))
-        for each in (old, new)
-    ]
-    (was, *before), (now, *after) = seen
+def _text(purpose: Purpose | None) -> str:
+    return "" if purpose is None else purpose.application.text
+
+
+def _differ(old: Object, new: Object, *, is_waiting: bool) -> bool:
+    """Whether more than the status has changed; of that only counts which generation it is about, while that is waited
+    for.
+    """
     passing = ("resourceVersion", "managedFields")
-    kept = [{key: value for key, value in meta.items() if key not in passing} for meta in (was, now)]
-    return before != after or kept[0] != kept[1]
+    metas = [{key: value for key, value in each["metadata"].items() if key not in passing} for each in (old, new)]
+    observed = [(each.get("status") or {}).get("observedGeneration") for each in (old, new)]
+    return metas[0] != metas[1] or old.get("spec") != new.get("spec") or (is_waiting and observed[0] != observed[1])
 
 
 def _says(raw: Object, wanted: dict[str, Any]) -> bool:

@@ -65,11 +65,11 @@ class Lending:
     def on_subnet(self, name: str) -> None:
         self._names.setdefault(name, 0.0)
 
-    def on_pool(self, text: str, network: Network) -> None:
-        """A pool in this network was changed: of the application, or of nobody (empty)."""
+    def on_pool(self, text: str, network: Network | None) -> None:
+        """A pool was changed: of the application, or of nobody (empty), and in a network whose subnet has to follow."""
         if text:
             self.on_application(text)
-        for raw in self._subnets.with_network(network):
+        for raw in self._subnets.with_network(network) if network is not None else ():
             self.on_subnet(raw["metadata"]["name"])
 
     async def run(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from devcluster.plane import Kind
-from tests.bench import admission, burst, growth, nodes, plugin, steady
+from tests.bench import admission, burst, growth, nodes, plugin, steady, subnets
 from tests.bench.cluster import ROOT, running_cluster
 from tests.bench.report import machine
 
@@ -29,6 +29,7 @@ TABLES: Final = {
     "steady": steady.run,
     "plugin": plugin.run,
     "admission": admission.run,
+    "subnets": subnets.run,
     # The last, for it leaves a hundred thousand records.
     "growth": growth.run,
 }

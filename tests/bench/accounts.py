@@ -23,7 +23,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # What an agent asks for while it serves; the API server's own housekeeping is not ours.
 _RESOURCES: Final = frozenset(
-    {"spiderippools", "spiderreservedips", "spideripaddresses", "spiderendpoints"}
+    {"spidersubnets", "spiderippools", "spiderreservedips", "spideripaddresses", "spiderendpoints"}
     | {"pods", "nodes", "namespaces", "statefulsets", "events"}
 )
 _WORTH_TELLING: Final = 0.02
