@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.conditions import stated
+from allocator.domain.drift import CONDITION as DRIFT
 from allocator.domain.projection import NOTHING_YET, project, project_unreadable
 from allocator.kube.codec import Malformed, decode_edition, decode_pool, is_unadopted
 from allocator.kube.errors import ApiError, BadRequest, Conflict, Forbidden, Invalid, NotFound, Unreachable
@@ -19,6 +21,7 @@ from controller.overlaps import Overlaps
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from allocator.domain.conditions import Finding
     from allocator.domain.projection import PoolStatus
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
@@ -82,6 +85,7 @@ class Projection:
         self._left_alone: set[str] = set()
         self._overlaps = Overlaps()
         self._braked: Mapping[str, int] = {}
+        self._drift: Mapping[str, Finding] | None = None  # None until somebody has looked
         books.on_record.append(self._on_record)
         books.on_pool.append(self._on_pool)
         books.on_reservation.append(self._on_reservation)
@@ -99,6 +103,13 @@ class Projection:
         before, self._braked = self._braked, dict(held)
         for name in before.keys() | held.keys():
             if before.get(name) != held.get(name) and name in self._paces:
+                self._touch(name)
+
+    def on_drift(self, found: Mapping[str, Finding]) -> None:
+        """So these pools stand to their SpiderSubnets."""
+        before, self._drift = self._drift, dict(found)
+        for name in list(self._paces):
+            if before is None or before.get(name) != found.get(name):
                 self._touch(name)
 
     async def turn(self) -> None:
@@ -243,6 +254,7 @@ class Projection:
             scanned=scanned,
             with_text=with_text,
             braked=self._braked.get(pool.name, 0),
+            drift=stated(DRIFT, before.conditions) if self._drift is None else self._drift.get(pool.name),
         )
 
     async def _put(self, raw: Object, status: PoolStatus) -> None:

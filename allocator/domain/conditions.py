@@ -25,6 +25,12 @@ class Condition:
     since: datetime
 
 
+def stated(kind: str, before: Iterable[Condition]) -> Finding | None:
+    """What was said before of this type, for who cannot tell yet whether it still holds."""
+    known = next((condition for condition in before if condition.type == kind), None)
+    return None if known is None else (known.status == "True", known.reason, known.message)
+
+
 def conditions(
     findings: Mapping[str, Finding], *, generation: int, before: Iterable[Condition], now: datetime
 ) -> tuple[Condition, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from allocator.domain import fields
 from allocator.domain.addresses import IntervalSet
 from allocator.domain.conditions import conditions
+from allocator.domain.drift import CONDITION as DRIFT
 from allocator.domain.overlapping import ceded_to, owners, successors, usable
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
@@ -75,9 +76,11 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
     scanned: bool = False,
     with_text: bool = True,
     braked: int = 0,
+    drift: Finding | None = None,
 ) -> PoolStatus:
     """The status that the records give. `scanned`: they were listed live after this edition of the pool was seen.
-    `braked`: so many of its addresses would reclaim free, and does not because it would free too many at once.
+    `braked`: so many of its addresses would reclaim free, and does not because it would free too many at once. `drift`:
+    how it stands to its SpiderSubnet, if it has one.
 
     `overlap` is how the pool stands to those that it overlaps, and `strangers` are the records of its addresses
     that are held through other pools: those, or ones that offered them before. Without
@@ -91,7 +94,7 @@ def project(  # noqa: PLR0913 - a pool, its surroundings and what was said befor
         allocated_ips=allocated_text(counts.in_use) if with_text else before.allocated_ips,
         observed_generation=pool.edition.generation if scanned else before.observed_generation,
         conditions=conditions(
-            _findings(pool, counts, overlap, braked),
+            _findings(pool, counts, overlap, braked) | ({} if drift is None else {DRIFT: drift}),
             generation=pool.edition.generation,
             before=before.conditions,
             now=now,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from allocator.domain.drift import CONDITION as DRIFT
 from allocator.domain.projection import PoolStatus
 from allocator.kube.codec import LEDGER
 from allocator.kube.conditions import decode_conditions, encode_conditions
@@ -12,7 +13,16 @@ if TYPE_CHECKING:
     from allocator.kube.resources import Object
 
 _OUR_CONDITIONS: Final = frozenset(
-    {"Ready", "Exhausted", "NearlyExhausted", "InUseOutsideSpec", "Overlapping", "AllocatedIPsOmitted", "ReclaimBraked"}
+    {
+        "Ready",
+        "Exhausted",
+        "NearlyExhausted",
+        "InUseOutsideSpec",
+        "Overlapping",
+        "AllocatedIPsOmitted",
+        "ReclaimBraked",
+        DRIFT,
+    }
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from allocator.domain.addresses import IntervalSet
+from allocator.domain.conditions import stated
 from allocator.domain.overlapping import Overlap
 from allocator.domain.projection import NOTHING_YET, TEXT_LIMIT, PoolStatus, project, project_unreadable
 from allocator.domain.record import State
@@ -259,3 +260,17 @@ def test_keys_and_conditions_of_others_survive_and_the_text_goes_with_the_last_a
     after = encode_status(raw, replace(NOTHING_YET, total=3))["status"]
     assert (after["newer"], after["conditions"], after["totalIPCount"]) == (1, [others], 3)
     assert "allocatedIPs" not in after
+
+
+def test_how_a_pool_stands_to_its_subnet_is_a_condition_of_those_that_have_one() -> None:
+    found = status(drift=(True, "DiffersFromSubnet", "SpiderSubnet dc1 has gateway 10.20.0.1"))
+    assert condition(found, "SubnetDrift").status == "True"
+    assert all(each.type != "SubnetDrift" for each in status().conditions)
+    raw = encode_status({"status": {}}, found)
+    assert decode_status(raw) == found
+
+
+def test_what_was_said_before_is_there_for_who_cannot_tell_yet() -> None:
+    said = (True, "DiffersFromSubnet", "SpiderSubnet dc1 has gateway 10.20.0.1")
+    assert stated("SubnetDrift", status(drift=said).conditions) == said
+    assert stated("SubnetDrift", status().conditions) is None
