@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
-from allocator.domain.applications import Application, application_of, pool_size
+from allocator.domain.applications import Application, application_of, parse_application, pool_size
 from allocator.domain.auto_pools import labelled
 from allocator.domain.subnet_annotations import ip_number, is_reclaimed, subnets_for
 from allocator.kube.cache import Cache
@@ -126,8 +126,8 @@ class Applications:
             found |= {name for item in names for listed in item.by_version.values() for name in listed}
         return found
 
-    async def is_gone(self, application: Application) -> bool:
-        """Whether, by a live read, no such object stands. errors.Unavailable where its kind cannot be read."""
+    async def is_gone(self, application: Application) -> bool | None:
+        """Whether, by a live read, no such object stands; None where its kind is none of those that are read here."""
         resource = BY_KIND.get((application.api_version, application.kind))
         try:
             if resource is not None:
@@ -135,7 +135,7 @@ class Applications:
             elif self.third_party.knows(application):
                 raw = await self.third_party.read(application) or {}
             else:
-                raise errors.Unavailable(self._unknown_kind(application))
+                return None
         except NotFound:
             return True
         return bool((raw.get("metadata") or {}).get("uid") != application.uid)
@@ -167,9 +167,9 @@ class Applications:
         return subnets_for(annotations, of_namespace, self._rules.defaults)
 
     async def _of_third_party(self, text: str) -> Workload | None:
-        if text not in self._others:
+        application, pods = self._others.get(text, (parse_application(text), {}))
+        if application is None or (application.api_version, application.kind) in BY_KIND:
             return None
-        application, pods = self._others[text]
         if not self.third_party.knows(application):
             if any(ours(pod["annotations"]) for pod in pods.values()):
                 raise errors.Invalid(self._unknown_kind(application))

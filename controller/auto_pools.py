@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from allocator.domain.addresses import IntervalSet
 from allocator.domain.applications import label_value
 from allocator.domain.auto_pools import Purpose, empty_pool, labels_of, pool_name, purpose_of
-from allocator.domain.defaulting import complete_pool
+from allocator.domain.defaulting import OWNER_LABEL, complete_pool
 from allocator.domain.json_annotation import PREFIX
 from allocator.domain.lending import Holding
 from allocator.domain.overlap import extent_of
@@ -81,6 +81,11 @@ class AutoPools:
 
     def is_terminating(self, name: str) -> bool:
         return bool(self._known[name][2]["metadata"].get("deletionTimestamp"))
+
+    def is_of(self, name: str, subnet: str) -> bool:
+        """Whether the pool has the label of this subnet."""
+        labels = self._known[name][2]["metadata"].get("labels") or {}
+        return bool(labels.get(OWNER_LABEL) == label_value(subnet))
 
     def applications(self) -> set[str]:
         return set(self._by_application)

@@ -31,6 +31,8 @@ _log = get_logger(__name__)
 TICK_S: Final = 0.1
 # After a refusal, or an answer that did not come.
 RETRY_S: Final = 2.0
+# Applications in one turn: what it works out between two awaits keeps everything else waiting.
+MOST: Final = 500
 # Everything is looked at so often, whatever was heard.
 SWEEP_S: Final = 60.0
 
@@ -90,7 +92,7 @@ class Lending:
             self._look_at_everything()
         names = _due(self._names, now)
         self._look_at_those_of(names)
-        texts = _due(self._texts, now)
+        texts = _due(self._texts, now, most=MOST)
         if not names and not texts:
             return
         desks = Desks(self._books, self._subnets, self._pools)
@@ -125,7 +127,7 @@ class Lending:
         wanted: dict[str, tuple[Demand, ...]] = {}
         if self._applications is None:
             return wanted
-        for text in sorted(texts):
+        for text in texts:
             try:
                 wanted[text] = await self._applications.demands(text)
             except errors.Invalid as error:
@@ -169,8 +171,9 @@ class Lending:
             self._rooms[desk.name] = desk.room
 
 
-def _due(keys: dict[str, float], now: float) -> set[str]:
-    due = {key for key, at in keys.items() if at <= now}
+def _due(keys: dict[str, float], now: float, *, most: int | None = None) -> list[str]:
+    """Those whose time has come, in the order in which they were heard of; they are forgotten."""
+    due = [key for key, at in keys.items() if at <= now][:most]
     for key in due:
         del keys[key]
     return due

@@ -117,13 +117,13 @@ class Round:
     def _share_out(self, text: str, demands: Iterable[Demand]) -> None:
         """Every pool of the application takes one step; those that nobody asks for are to go."""
         kept: set[str] = set()
-        refused = ""
+        refusals: dict[Demand, str] = {}
         for demand in demands:
             holdings = self._desks.holdings(demand)
             room = self._desks.room(demand)
             found = lending.shares(demand.size, holdings, room)
             if found.missing:
-                refused = self._why(demand, found.missing, room)
+                refusals[demand] = self._why(demand, found.missing, room)
             elif found.birth is not None:
                 # It was refused a moment ago, or the room went to somebody else: another turn decides.
                 self._again(text, found.birth, True)
@@ -134,9 +134,11 @@ class Round:
                 desk = self._desks.at(holding.subnet)
                 if desk is not None:
                     self._step(text, demand, holding, share, desk)
-            if refused:
-                self._unserved.refuse(text, demand.application, demand.subnets, "SubnetExhausted", refused)
-        if not refused:
+        if refusals:
+            listed = {name for demand in refusals for name in demand.subnets}
+            application = next(iter(refusals)).application
+            self._unserved.refuse(text, application, listed, "SubnetExhausted", "; ".join(refusals.values()))
+        else:
             self._unserved.forgive(text)
         self._superfluous += [(text, name) for name in self._pools.of_application(text) if name not in kept]
 
@@ -223,16 +225,17 @@ class Round:
         application = replace(full or purpose.application, uid=purpose.application.uid)
 
         async def act() -> None:
-            if ends or not self._pools.in_use(pool) or await applications.is_gone(application):
+            is_gone = True if ends else await applications.is_gone(application)
+            if is_gone or (is_gone is False and not self._pools.in_use(pool)):
                 await self._pools.delete(pool)
                 self._pools.waiting.discard(pool)
-            else:
+            elif is_gone is False:
                 self._pools.waiting.add(pool)
 
         await self._try("pool_not_deleted", text, "", act)
 
     async def _adopt(self, pool: str, desk: Desk) -> None:
-        if not desk.is_terminating and not self._pools.is_terminating(pool):
+        if not desk.is_terminating and not self._pools.is_terminating(pool) and not self._pools.is_of(pool, desk.name):
             raw = self._desks.raw(desk)
             await self._try("pool_not_adopted", "", desk.name, lambda: self._pools.adopt(pool, raw))
 
