@@ -102,7 +102,11 @@ def _stateful_set(obj: Object) -> None:
 
 def _daemon_set(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
-    _fill(spec, revisionHistoryLimit=10, updateStrategy={"type": "RollingUpdate"})
+    _fill(spec, revisionHistoryLimit=10, updateStrategy={})
+    _fill(spec["updateStrategy"], type="RollingUpdate")
+    if spec["updateStrategy"]["type"] == "RollingUpdate":
+        _fill(spec["updateStrategy"], rollingUpdate={})
+        _fill(spec["updateStrategy"]["rollingUpdate"], maxUnavailable=1, maxSurge=0)
     _template(spec)
 
 

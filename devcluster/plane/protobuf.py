@@ -17,7 +17,11 @@ _MAGIC = b"k8s\x00"
 _MESSAGES = {
     "ObjectMeta": {
         1: "name str", 2: "generateName str", 3: "namespace str", 5: "uid str", 6: "resourceVersion str",
-        11: "labels str>str", 12: "annotations str>str",
+        11: "labels str>str", 12: "annotations str>str", 13: "ownerReferences *OwnerReference",
+    },
+    "OwnerReference": {
+        1: "kind str", 3: "name str", 4: "uid str", 5: "apiVersion str", 6: "controller bool",
+        7: "blockOwnerDeletion bool",
     },
     "Namespace": {1: "metadata ObjectMeta"},
     "ConfigMap": {1: "metadata ObjectMeta", 2: "data str>str", 3: "binaryData str>bytes", 4: "immutable bool"},
@@ -27,14 +31,24 @@ _MESSAGES = {
     "DeploymentSpec": {1: "replicas int", 2: "selector LabelSelector", 3: "template PodTemplate"},
     "LabelSelector": {1: "matchLabels str>str"},
     "PodTemplate": {1: "metadata ObjectMeta", 2: "spec PodSpec"},
-    "PodSpec": {2: "containers *Container", 3: "restartPolicy str"},
+    "PodSpec": {
+        2: "containers *Container", 3: "restartPolicy str", 4: "terminationGracePeriodSeconds int", 6: "dnsPolicy str",
+        7: "nodeSelector str>str", 19: "schedulerName str",
+    },
     "Container": {
         1: "name str", 2: "image str", 3: "command *str", 4: "args *str", 6: "ports *ContainerPort", 7: "env *EnvVar",
+        13: "terminationMessagePath str", 14: "imagePullPolicy str", 20: "terminationMessagePolicy str",
     },
     "ContainerPort": {3: "containerPort int", 4: "protocol str"},
     "EnvVar": {1: "name str", 2: "value str"},
     "Job": {1: "metadata ObjectMeta", 2: "spec JobSpec"},
-    "JobSpec": {6: "template PodTemplate"},
+    "JobSpec": {
+        1: "parallelism int", 2: "completions int", 6: "template PodTemplate", 7: "backoffLimit int",
+        9: "completionMode str", 10: "suspend bool",
+    },
+    "CronJob": {1: "metadata ObjectMeta", 2: "spec CronJobSpec"},
+    "CronJobSpec": {1: "schedule str", 3: "concurrencyPolicy str", 5: "jobTemplate JobTemplate"},
+    "JobTemplate": {1: "metadata ObjectMeta", 2: "spec JobSpec"},
     "Eviction": {1: "metadata ObjectMeta", 2: "deleteOptions DeleteOptions"},
     "DeleteOptions": {1: "gracePeriodSeconds int", 2: "preconditions Preconditions", 4: "propagationPolicy str"},
     "Preconditions": {1: "uid str", 2: "resourceVersion str"},

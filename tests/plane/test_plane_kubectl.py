@@ -199,6 +199,24 @@ async def test_typed_commands_create_built_in_objects(kubectl: Kubectl, kube: Ku
     assert "restarted" in await kubectl("rollout", "restart", "deployment/web", "-n", namespace)
 
 
+async def test_a_job_is_made_from_a_cron_job_that_owns_it(kubectl: Kubectl, kube: KubeClient, namespace: str) -> None:
+    await kubectl(
+        "create", "cronjob", "nightly", "-n", namespace, "--image=registry.invalid/a:1", "--schedule=0 0 1 1 *"
+    )
+    template = {"metadata": {"annotations": {"a": "b"}}, "spec": {"nodeSelector": {"c": "d"}}}
+    body = {"spec": {"jobTemplate": {"spec": {"parallelism": 2, "template": template}}}}
+    await kube.patch(resources.CRON_JOBS, "nightly", body, namespace=namespace)
+    await kubectl("create", "job", "now", "-n", namespace, "--from=cronjob/nightly")
+    made = await kube.get(resources.JOBS, "now", namespace=namespace)
+    (reference,) = made["metadata"]["ownerReferences"]
+    assert (reference["kind"], reference["name"], reference["controller"]) == ("CronJob", "nightly", True)
+    made_of = made["spec"]["template"]
+    assert made["spec"]["parallelism"] == 2
+    assert made_of["metadata"]["annotations"] == {"a": "b"}
+    assert made_of["spec"]["nodeSelector"] == {"c": "d"}
+    assert made_of["spec"]["containers"][0]["image"] == "registry.invalid/a:1"
+
+
 async def test_a_collection_is_deleted_by_selector(kubectl: Kubectl, kube: KubeClient, namespace: str) -> None:
     for name in ("a", "b"):
         await kube.create(resources.CONFIG_MAPS, config_map(name, namespace, labels={"x": "y"}))

@@ -195,6 +195,21 @@ async def test_scale_shows_and_sets_the_size(kube: KubeClient, widgets: Resource
     assert (await kube.get(widgets, "one", namespace=namespace))["spec"]["size"] == 4
 
 
+async def test_a_daemon_set_is_updated_pod_by_pod_unless_it_says_otherwise(kube: KubeClient, namespace: str) -> None:
+    template = {"metadata": {"labels": {"app": "one"}}, "spec": pod("one", namespace, nodeName="none")["spec"]}
+    made = await kube.create(
+        resources.DAEMON_SETS,
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {"name": "one", "namespace": namespace},
+            "spec": {"selector": {"matchLabels": {"app": "one"}}, "template": template},
+        },
+    )
+    rolling = {"maxUnavailable": 1, "maxSurge": 0}
+    assert made["spec"]["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+
+
 async def test_a_collection_is_deleted_by_label(kube: KubeClient, namespace: str) -> None:
     for name, color in (("a", "red"), ("b", "red"), ("c", "green")):
         await kube.create(CM, config_map(name, namespace, labels={"color": color}))
