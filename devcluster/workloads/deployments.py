@@ -17,6 +17,7 @@ from devcluster.workloads.world import (
     is_active,
     is_leaving,
     is_ready,
+    share,
     status_update,
 )
 
@@ -139,13 +140,9 @@ def bounds(deployment: Object) -> tuple[int, int]:
     """Pods above and below the wanted number: percentages of surge round up, of unavailable down, never both zero."""
     wanted = count(deployment, "replicas")
     rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
-    surge = math.ceil(_share(rolling.get("maxSurge", "25%"), wanted))
-    unavailable = math.floor(_share(rolling.get("maxUnavailable", "25%"), wanted))
+    surge = math.ceil(share(rolling.get("maxSurge", "25%"), wanted))
+    unavailable = math.floor(share(rolling.get("maxUnavailable", "25%"), wanted))
     return (surge, unavailable) if surge or unavailable else (0, 1)
-
-
-def _share(value: int | str, whole: int) -> float:
-    return whole * int(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else int(value)
 
 
 def _ready(replica_set: Object, pods: dict[str, Objects]) -> int:

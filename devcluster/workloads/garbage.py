@@ -14,14 +14,21 @@ KINDS = {
     "Deployment": resources.DEPLOYMENTS,
     "ReplicaSet": resources.REPLICA_SETS,
     "StatefulSet": resources.STATEFUL_SETS,
+    "DaemonSet": resources.DAEMON_SETS,
     "Job": resources.JOBS,
+    "CronJob": resources.CRON_JOBS,
 }
 
 
 def plan(world: World) -> Iterator[Action]:
-    owners = (*world.deployments, *world.replica_sets, *world.stateful_sets, *world.jobs)
+    sets = (*world.deployments, *world.replica_sets, *world.stateful_sets, *world.daemon_sets)
+    owners = (*sets, *world.jobs, *world.cron_jobs)
     living = {owner["metadata"]["uid"] for owner in owners}
-    for resource, dependants in ((resources.REPLICA_SETS, world.replica_sets), (resources.PODS, world.pods)):
+    for resource, dependants in (
+        (resources.REPLICA_SETS, world.replica_sets),
+        (resources.JOBS, world.jobs),
+        (resources.PODS, world.pods),
+    ):
         for obj in dependants:
             controller = controller_of(obj)
             if controller and controller["kind"] in KINDS and controller["uid"] not in living and not is_leaving(obj):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def plan(world: World) -> Iterator[Action]:
     for job in world.jobs:
-        if not is_leaving(job) and not _is_finished(job):
+        if not is_leaving(job) and not outcome_of(job):
             yield from _plan(job, world.owned_by(job), world)
 
 
@@ -64,6 +64,8 @@ def _plan(job: Object, pods: Objects, world: World) -> Iterator[Action]:
     yield from status_update(resources.JOBS, job, status)
 
 
-def _is_finished(job: Object) -> bool:
+def outcome_of(job: Object) -> str:
+    """Complete, Failed, or nothing yet."""
     conditions = (job.get("status") or {}).get("conditions") or []
-    return any(item["type"] in {"Complete", "Failed"} and item["status"] == "True" for item in conditions)
+    held = (item["type"] for item in conditions if item["status"] == "True")
+    return next((kind for kind in held if kind in {"Complete", "Failed"}), "")

@@ -14,6 +14,8 @@ from allocator.kube import errors, resources
 from allocator.kube.cache import Cache, Change
 from allocator.runtime import logs
 from devcluster.workloads import (
+    cronjobs,
+    daemonsets,
     deployments,
     garbage,
     jobs,
@@ -34,7 +36,15 @@ log = logs.get_logger(__name__)
 Plan = Callable[[World], Iterator[Action]]
 
 # What kube-controller-manager does, and what kube-scheduler does.
-CONTROLLERS: tuple[Plan, ...] = (deployments.plan, replicasets.plan, statefulsets.plan, jobs.plan, garbage.plan)
+CONTROLLERS: tuple[Plan, ...] = (
+    deployments.plan,
+    replicasets.plan,
+    statefulsets.plan,
+    daemonsets.plan,
+    cronjobs.plan,
+    jobs.plan,
+    garbage.plan,
+)
 SCHEDULER: tuple[Plan, ...] = (scheduling.plan,)
 
 PARALLEL_WRITES = 16
@@ -45,6 +55,8 @@ KINDS = (
     resources.DEPLOYMENTS,
     resources.REPLICA_SETS,
     resources.STATEFUL_SETS,
+    resources.DAEMON_SETS,
+    resources.CRON_JOBS,
     resources.JOBS,
     resources.PODS,
     resources.NODES,
@@ -93,6 +105,8 @@ class Manager:
             deployments=self._caches[resources.DEPLOYMENTS].items(),
             replica_sets=self._caches[resources.REPLICA_SETS].items(),
             stateful_sets=self._caches[resources.STATEFUL_SETS].items(),
+            daemon_sets=self._caches[resources.DAEMON_SETS].items(),
+            cron_jobs=self._caches[resources.CRON_JOBS].items(),
             jobs=self._caches[resources.JOBS].items(),
             pods=self._caches[resources.PODS].items(),
             nodes=self._caches[resources.NODES].items(),

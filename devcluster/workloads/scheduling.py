@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from allocator.kube.resources import Object
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+CLOSED = "node.kubernetes.io/unschedulable"  # the taint of a node that takes no pods
+
 
 def plan(world: World) -> Iterator[Action]:
     places = {pod["metadata"]["uid"]: node_of(pod, world) for pod in world.pods if is_active(pod)}
@@ -42,17 +45,24 @@ def _owner(pod: Object) -> str:
 
 
 def _fits(pod: Object, node: Object) -> bool:
-    labels = node["metadata"].get("labels") or {}
-    wanted = pod["spec"].get("nodeSelector") or {}
-    is_wanted = wanted.items() <= labels.items() and _is_allowed(pod["spec"].get("affinity") or {}, node)
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    return ready and not (node.get("spec") or {}).get("unschedulable") and is_wanted
+    is_open = not (node.get("spec") or {}).get("unschedulable") or any(
+        toleration.get("key") == CLOSED for toleration in pod["spec"].get("tolerations") or []
+    )
+    return ready and is_open and allows(pod["spec"], node)
+
+
+def allows(spec: Object, node: Object) -> bool:
+    """Whether the selector and the required affinity of a pod's spec let it on this node."""
+    labels = node["metadata"].get("labels") or {}
+    wanted = spec.get("nodeSelector") or {}
+    return wanted.items() <= labels.items() and _is_allowed(spec.get("affinity") or {}, node)
 
 
 def _is_allowed(affinity: Object, node: Object) -> bool:
     """Whether the node satisfies one of the required terms, if there are any. An empty term allows nothing."""
-    required = (affinity.get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    required = (affinity.get("nodeAffinity") or {}).get(REQUIRED)
     if required is None:
         return True
     labels = node["metadata"].get("labels") or {}

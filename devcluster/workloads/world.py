@@ -65,6 +65,8 @@ class World:
     deployments: Objects = field(default_factory=list)
     replica_sets: Objects = field(default_factory=list)
     stateful_sets: Objects = field(default_factory=list)
+    daemon_sets: Objects = field(default_factory=list)
+    cron_jobs: Objects = field(default_factory=list)
     jobs: Objects = field(default_factory=list)
     pods: Objects = field(default_factory=list)
     nodes: Objects = field(default_factory=list)
@@ -73,12 +75,12 @@ class World:
 
     def __post_init__(self) -> None:
         self._owned = defaultdict(list)
-        for obj in (*self.replica_sets, *self.pods):
+        for obj in (*self.replica_sets, *self.jobs, *self.pods):
             if controller := controller_of(obj):
                 self._owned[controller["uid"]].append(obj)
 
     def owned_by(self, owner: Object) -> Objects:
-        """Pods or ReplicaSets whose controller is `owner`, oldest first."""
+        """Pods, ReplicaSets or Jobs whose controller is `owner`, oldest first."""
         found = self._owned.get(owner["metadata"]["uid"], [])
         return sorted(found, key=lambda obj: (obj["metadata"].get("creationTimestamp", ""), obj["metadata"]["name"]))
 
@@ -121,6 +123,11 @@ def count(obj: Object, name: str, default: int = 1) -> int:
     """An integer of the spec; absent counts as the API's default."""
     value = obj["spec"].get(name)
     return default if value is None else int(value)
+
+
+def share(value: int | str, whole: int) -> float:
+    """A bound of a rolling update: a number, or a percentage of the whole."""
+    return whole * int(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else int(value)
 
 
 def status_update(resource: Resource, obj: Object, status: Object) -> list[Action]:

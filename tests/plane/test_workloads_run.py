@@ -7,6 +7,7 @@ import json
 import sys
 import textwrap
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from devcluster.plane import Plane
 
 WITHIN_S = 20.0
+MINUTE = timedelta(minutes=1)
 
 # Gives 10.8.0.N out in the order of the calls, and writes down every call. A file `refuse` makes ADD fail.
 PLUGIN = """
@@ -49,6 +51,13 @@ PLUGIN = """
         ips = [{"address": f"fd00:8::{number}/64"}, {"address": f"10.8.0.{number}/24"}]
         print(json.dumps({"cniVersion": "1.0.0", "ips": ips}))
 """
+
+
+class MinuteAhead(SystemClock):
+    """What was made just now was made before this minute began: a CronJob of every minute is due at once."""
+
+    def now(self) -> datetime:
+        return super().now() + MINUTE
 
 
 class Workshop:
@@ -124,7 +133,7 @@ async def _nodes(plane: Plane, kube: KubeClient, folder: Path) -> AsyncIterator[
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(events.run(), name="events")]
         if plans := missing_controllers(plane):
-            workloads = manager.Manager(kube, plans, events=events, clock=clock)
+            workloads = manager.Manager(kube, plans, events=events, clock=MinuteAhead())
             tasks.append(group.create_task(workloads.run(), name="workloads"))
         for name in ("node-1", "node-2"):
             await registration.register(kube, name, host="192.0.2.1", clock=clock)
@@ -145,12 +154,21 @@ async def _nodes(plane: Plane, kube: KubeClient, folder: Path) -> AsyncIterator[
         await kube.delete(resources.NODES, name)
 
 
+KINDS = (
+    resources.DEPLOYMENTS,
+    resources.STATEFUL_SETS,
+    resources.DAEMON_SETS,
+    resources.CRON_JOBS,
+    resources.JOBS,
+)
+
+
 @pytest.fixture
 async def shop(plane: Plane, kube: KubeClient, namespace: str, tmp_path: Path) -> AsyncIterator[Workshop]:
     async with _nodes(plane, kube, tmp_path) as kubelets:
         shop = Workshop(kube, namespace, tmp_path / "bin", kubelets)
         yield shop
-        for resource in (resources.DEPLOYMENTS, resources.STATEFUL_SETS, resources.JOBS):
+        for resource in KINDS:
             for obj in (await kube.list(resource, namespace=namespace))["items"]:
                 await kube.delete(resource, obj["metadata"]["name"], namespace=namespace, propagation="Background")
         for pod in await shop.pods():
@@ -232,6 +250,63 @@ async def test_a_job_completes_and_its_pods_give_their_addresses_back(shop: Work
         return [command for command, _ in shop.calls()].count("DEL") == 2
 
     await shop.until(released, "both pods to be released")
+
+
+async def test_a_daemon_set_runs_on_each_node_and_an_update_replaces_its_pods(shop: Workshop) -> None:
+    await shop.create(resources.DAEMON_SETS, "agent", **workload("agent"))
+    before = await shop.running(2)
+    assert {pod["spec"]["nodeName"] for pod in before} == {"node-1", "node-2"}
+    body = {"spec": {"template": {"metadata": {"annotations": {"edition": "2"}}}}}
+    await shop.kube.patch(resources.DAEMON_SETS, "agent", body, namespace=shop.namespace)
+
+    async def complete() -> bool:
+        found = await shop.kube.get(resources.DAEMON_SETS, "agent", namespace=shop.namespace)
+        status = found.get("status") or {}
+        names = ("desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled", "numberReady")
+        counts = [status.get(name) for name in names]
+        return bool(status.get("observedGeneration") == found["metadata"]["generation"] and counts == [2, 2, 2, 2])
+
+    await shop.until(complete, "the rollout")
+    after = await shop.running(2)
+    assert {pod["spec"]["nodeName"] for pod in after} == {"node-1", "node-2"}
+    assert not {pod["metadata"]["uid"] for pod in before} & {pod["metadata"]["uid"] for pod in after}
+
+
+async def test_pods_go_with_their_daemon_set(shop: Workshop) -> None:
+    await shop.create(resources.DAEMON_SETS, "agent", **workload("agent"))
+    await shop.running(2)
+    await shop.kube.delete(resources.DAEMON_SETS, "agent", namespace=shop.namespace, propagation="Background")
+
+    async def gone() -> bool:
+        return not await shop.pods()
+
+    await shop.until(gone, "the pods to be gone")
+
+
+async def test_the_jobs_of_a_cron_job_run_and_go_with_it(shop: Workshop) -> None:
+    template = workload("nightly", **{podstatus.FINISH_AFTER: "0.1"})["template"]
+    template["spec"]["restartPolicy"] = "Never"
+    job = {"spec": {"template": template}}
+    made = await shop.create(resources.CRON_JOBS, "nightly", schedule="* * * * *", jobTemplate=job)
+
+    async def succeeded() -> bool:
+        cron_job = await shop.kube.get(resources.CRON_JOBS, "nightly", namespace=shop.namespace)
+        return "lastSuccessfulTime" in (cron_job.get("status") or {})
+
+    # A real controller-manager looks at the real clock.
+    await until(succeeded, within_s=MINUTE.total_seconds() + WITHIN_S, what="the first Job")
+    done = (await shop.kube.list(resources.JOBS, namespace=shop.namespace))["items"][0]
+    (reference,) = done["metadata"]["ownerReferences"]
+    assert (reference["kind"], reference["uid"], reference["controller"]) == ("CronJob", made["metadata"]["uid"], True)
+    pods = [pod for pod in await shop.pods() if pod["metadata"]["ownerReferences"][0]["uid"] == done["metadata"]["uid"]]
+    assert [pod["status"]["phase"] for pod in pods] == ["Succeeded"]
+    await shop.kube.delete(resources.CRON_JOBS, "nightly", namespace=shop.namespace, propagation="Background")
+
+    async def gone() -> bool:
+        left = (await shop.kube.list(resources.JOBS, namespace=shop.namespace))["items"]
+        return not left and not await shop.pods()
+
+    await shop.until(gone, "the Jobs and their pods to be gone")
 
 
 async def test_a_refused_add_is_tried_again_in_a_new_sandbox_and_told_as_an_event(shop: Workshop) -> None:
