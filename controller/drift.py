@@ -62,7 +62,7 @@ class Drift:
             await self._clock.sleep(TICK_S)
 
     async def turn(self) -> None:
-        if not (self._subnets.synced and self._books.synced and self._may_act()):
+        if not (self._subnets.synced and self._books.synced):
             return
         self._look()
         now = self._clock.monotonic()

@@ -28,11 +28,9 @@ _LATER: Final = "pods that run keep what they got, only new ones get it"
 
 def is_of(pool: Raw, subnet: Raw) -> bool:
     """Whether the pool was made of this subnet, or taken in by it: it has its network and its label."""
-    meta, spec, offered = (fields.mapping_at(*at) for at in ((pool, "metadata"), (pool, "spec"), (subnet, "spec")))
-    name = str(fields.mapping_at(subnet, "metadata").get("name", ""))
-    return fields.mapping_at(meta, "labels").get(OWNER_LABEL) == label_value(name) and _network(spec) == _network(
-        offered
-    )
+    meta, its = fields.mapping_at(pool, "metadata"), fields.mapping_at(subnet, "metadata")
+    has_label = fields.mapping_at(meta, "labels").get(OWNER_LABEL) == label_value(str(its.get("name", "")))
+    return has_label and _network(pool) == _network(subnet)
 
 
 def follows(pool: Raw) -> bool:
@@ -91,8 +89,8 @@ def _route(raw: object) -> tuple[str, str]:
     return (str(raw.get("dst")), str(raw.get("gw"))) if isinstance(raw, Mapping) else (str(raw), "")
 
 
-def _network(spec: Raw) -> object:
-    return _network_of(str(spec.get("subnet")))
+def _network(raw: Raw) -> object:
+    return _network_of(str(fields.mapping_at(raw, "spec").get("subnet")))
 
 
 def _network_of(text: str) -> object:
