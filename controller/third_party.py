@@ -114,5 +114,6 @@ class ThirdParty:
 
 
 def _replicas(scale: Any) -> int | None:
-    replicas = (scale.get("spec") or {}).get("replicas") if isinstance(scale, dict) else None
+    """kube-apiserver leaves a 0 out."""
+    replicas = (scale.get("spec") or {}).get("replicas", 0) if isinstance(scale, dict) else None
     return replicas if isinstance(replicas, int) else None
