@@ -49,7 +49,9 @@ class Purpose:
 
     def serves(self, application: Application, interface: str) -> bool:
         """Whether it was made for this very application, its UID included."""
-        return (self.application, self.interface) == (labelled(application), interface)
+        # The UID first: a plan asks this of every automatic pool that there is.
+        is_likely = self.application.uid == application.uid and self.interface == interface
+        return is_likely and self.application == labelled(application)
 
 
 def labelled(application: Application) -> Application:
