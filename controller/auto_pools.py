@@ -71,7 +71,13 @@ class AutoPools:
         return None if known is None else known[1]
 
     def extent(self, name: str) -> Extent:
-        return self._known[name][0]
+        return self._at(name)[0]
+
+    def _at(self, name: str) -> tuple[Extent, Purpose | None, Object]:
+        """NotFound when the pool has gone since it was looked for: between two awaits the watch may tell so."""
+        if (known := self._known.get(name)) is None:
+            raise NotFound(404, "NotFound", f"SpiderIPPool {name} is gone")
+        return known
 
     def of_application(self, text: str) -> list[str]:
         return sorted(self._by_application.get(text, ()))
@@ -80,11 +86,11 @@ class AutoPools:
         return sorted(self._by_network.get(network, ()))
 
     def is_terminating(self, name: str) -> bool:
-        return bool(self._known[name][2]["metadata"].get("deletionTimestamp"))
+        return bool(self._at(name)[2]["metadata"].get("deletionTimestamp"))
 
     def is_of(self, name: str, subnet: str) -> bool:
         """Whether the pool has the label of this subnet."""
-        labels = self._known[name][2]["metadata"].get("labels") or {}
+        labels = self._at(name)[2]["metadata"].get("labels") or {}
         return bool(labels.get(OWNER_LABEL) == label_value(subnet))
 
     def applications(self) -> set[str]:
@@ -103,7 +109,7 @@ class AutoPools:
         return IntervalSet.addresses(version, (each.address for each in records if each.address.version == version))
 
     def holding(self, name: str, subnet: str, recorded: IntervalSet) -> Holding:
-        raw = self._known[name][2]
+        raw = self._at(name)[2]
         observed = int((raw.get("status") or {}).get("observedGeneration") or 0)
         return Holding(
             pool=name,
@@ -116,7 +122,7 @@ class AutoPools:
 
     def is_ours(self, name: str) -> bool:
         """Whether this process wrote the pool last: nothing that could give it more is under way."""
-        return self._known[name][2]["metadata"]["uid"] in self._mine
+        return self._at(name)[2]["metadata"]["uid"] in self._mine
 
     async def bear(self, demand: Demand, subnet: Object) -> str | None:
         """The name of a new pool without addresses; None when the API server would have none of it this time."""
@@ -143,7 +149,7 @@ class AutoPools:
 
     async def offer(self, name: str, ips: IntervalSet, demand: Demand, subnet: str) -> None:
         """Let the pool offer this, in its owner's name. Conflict when it is not as it is known."""
-        raw = self._known[name][2]
+        raw = self._at(name)[2]
         spec: dict[str, Any] = {"ips": ips.texts()}
         if (raw.get("spec") or {}).get("excludeIPs"):
             spec["excludeIPs"] = None
@@ -157,11 +163,11 @@ class AutoPools:
     async def touch(self, name: str) -> None:
         """Write the pool and change nothing of it."""
         annotations = {CHECKED: encode_time(self._clock.now())}
-        await self._patch(self._known[name][2], {"metadata": {"annotations": annotations}})
+        await self._patch(self._at(name)[2], {"metadata": {"annotations": annotations}})
 
     async def adopt(self, name: str, subnet: Object) -> None:
         """Give a pool that people made the label of its subnet, and what of the network it leaves open."""
-        raw = self._known[name][2]
+        raw = self._at(name)[2]
         completed = complete_pool(raw, subnet)
         if completed == raw:
             return
@@ -176,7 +182,7 @@ class AutoPools:
         _log.info("pool_adopted", pool=name, subnet=subnet["metadata"]["name"])
 
     async def delete(self, name: str) -> None:
-        raw = self._known[name][2]
+        raw = self._at(name)[2]
         meta = raw["metadata"]
         try:
             await self._client.delete(SPIDER_IP_POOLS, name, uid=meta["uid"], resource_version=meta["resourceVersion"])
@@ -184,13 +190,14 @@ class AutoPools:
             return
         _log.info("pool_deleted", pool=name)
 
-    async def is_gone(self, name: str) -> bool:
-        """Whether, by a live read, there is no such pool."""
+    async def is_gone(self, name: str, subnet: str) -> bool:
+        """Whether, by a live read, the subnet has no such pool: there is none, or another subnet's has got the name."""
         try:
-            await self._client.get(SPIDER_IP_POOLS, name, metadata_only=True)
+            raw = await self._client.get(SPIDER_IP_POOLS, name, metadata_only=True)
         except NotFound:
             return True
-        return False
+        owner = (raw["metadata"].get("labels") or {}).get(OWNER_LABEL)
+        return owner is not None and owner != label_value(subnet)
 
     async def uses_outside(self, name: str, target: IntervalSet) -> bool:
         """Whether, by a live list, a holder of the pool has an address that `target` leaves out."""

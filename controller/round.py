@@ -140,7 +140,19 @@ class Round:
             self._unserved.refuse(text, application, listed, "SubnetExhausted", "; ".join(refusals.values()))
         else:
             self._unserved.forgive(text)
-        self._superfluous += [(text, name) for name in self._pools.of_application(text) if name not in kept]
+        for name in self._pools.of_application(text):
+            if name not in kept:
+                self._superfluous.append((text, name))
+                self._finish(text, name)
+
+    def _finish(self, text: str, pool: str) -> None:
+        """What a pool had begun to give back is given back, also when its application asks for it no longer."""
+        desk = self._desks.of_pool(pool)
+        if desk is None or desk.is_terminating or self._pools.is_terminating(pool):
+            return
+        holding = self._pools.holding(pool, desk.name, desk.recorded(pool))
+        if holding.is_observed and holding.offered <= holding.recorded and holding.offered != holding.recorded:
+            self._takings.append(_Taking(text, pool, holding.offered, desk))
 
     def _why(self, demand: Demand, missing: int, room: Mapping[str, int]) -> str:
         if room:
@@ -165,7 +177,7 @@ class Round:
         """An entry without pool: that is gone for good, which only the API server knows, or not shown to us yet."""
 
         async def act() -> None:
-            if await self._pools.is_gone(pool):
+            if await self._pools.is_gone(pool, desk.name):
                 desk.drop(pool)
 
         await self._try("account_not_dropped", "", desk.name, act)
@@ -185,9 +197,10 @@ class Round:
         """The subnet's status; what is to be offered waits for it."""
         raw = self._desks.raw(desk)
         entry = Entry(accounts=desk.accounts, free=desk.free, unserved=self._unserved.of(desk.name))
-        grows = any(each.desk is desk and not each.ips <= self._pools.extent(each.pool).ips for each in self._offers)
 
         async def act() -> None:
+            mine = [each for each in self._offers if each.desk is desk]
+            grows = any(not each.ips <= self._pools.extent(each.pool).ips for each in mine)
             is_forced = grows and not self._subnets.is_kept_by_us(raw)
             written = await self._subnets.write(raw, entry, is_forced=is_forced)
             self._written.add(desk.name)
@@ -235,9 +248,12 @@ class Round:
         await self._try("pool_not_deleted", text, "", act)
 
     async def _adopt(self, pool: str, desk: Desk) -> None:
-        if not desk.is_terminating and not self._pools.is_terminating(pool) and not self._pools.is_of(pool, desk.name):
-            raw = self._desks.raw(desk)
-            await self._try("pool_not_adopted", "", desk.name, lambda: self._pools.adopt(pool, raw))
+        async def act() -> None:
+            if not self._pools.is_terminating(pool) and not self._pools.is_of(pool, desk.name):
+                await self._pools.adopt(pool, self._desks.raw(desk))
+
+        if not desk.is_terminating:
+            await self._try("pool_not_adopted", "", desk.name, act)
 
     async def _try(self, event: str, text: str, subnet: str, act: Callable[[], Awaitable[object]]) -> None:
         """One thing of many: when it fails the others go on, and it is looked at again."""
