@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from tests.simulation.loop import VirtualClock
 
 _CRDS: Final = Path(__file__).parents[2] / "manifests" / "crds"
-_SERVED: Final = frozenset(
-    ("pods", "namespaces", "nodes", "statefulsets", "jobs", "replicasets", "leases", "events", "configmaps")
-)
+_WORKLOADS: Final = ("deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "cronjobs")
+_SERVED: Final = frozenset(("pods", "namespaces", "nodes", "leases", "events", "configmaps", *_WORKLOADS))
 # Nobody reads the warnings.
 _SILENT: Final = Call(field_validation="Ignore")
 

@@ -32,13 +32,17 @@ _LIST: Final = "/spideripaddresses"
 
 @dataclass(slots=True)
 class Claim:
-    """The write that last made an address somebody's. `is_stray`: it took effect when its caller had given up."""
+    """The write that last made an address somebody's. `is_stray`: it took effect when its caller had given up.
+
+    `is_confirmed`: its pool was looked at between the claim and the answer.
+    """
 
     record: Record
     process: Process | None
     at: float
     is_stray: bool
     is_answered: bool = False
+    is_confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ class Calls:
         claim.is_answered = True
         if claim.process is not process or claim.is_stray or claim.record.holder.pod_uid != pod.uid:
             return
+        claim.is_confirmed = True
+        self.judge.lent.confirmed(record)
         offers, pool, address = self.judge.offers, record.pool, record.address
         is_offered = offers.offered(pool, address, pod, since=claim.at)
         self.judge.hold("I2", is_offered, "%s is told %s, and %s did not offer it", pod.name, address, pool)

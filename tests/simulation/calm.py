@@ -12,8 +12,10 @@ from allocator.domain.pool import reserved_of
 from allocator.domain.reclaim import MIRROR_ANNOTATION, has_own
 from allocator.domain.record import State
 from allocator.domain.slots import public_name
+from allocator.domain.subnet_annotations import SUBNET
 from allocator.kube.codec import decode_endpoint, decode_pod
 from devcluster.plane.store import Key
+from tests.simulation import lent_calm
 from tests.simulation.offers import ENDPOINTS, POOLS
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def unsettled(world: World) -> Iterator[Finding]:
     yield from _leaders(world)
     yield from _lost(world)
     yield from _doubles(world)
+    yield from lent_calm.unsettled(world)
 
 
 def _leaks(world: World) -> Iterator[Finding]:
@@ -115,6 +118,8 @@ def _free_for(world: World, pod: Pod) -> list[str]:
     moment = world.judge.offers.moments[-1]
     text = " ".join(pod.annotations.values())
     names = [name for name in ("alpha", "beta") if name in text] or ["alpha"]
+    if SUBNET.key in pod.annotations:
+        names = lent_calm.names_for(world, pod)
     taken = [record.address for record in world.judge.records.values() if record.state is not State.COOLING]
     found = []
     for name in names:

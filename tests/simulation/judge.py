@@ -1,8 +1,8 @@
 """The invariants of DESIGN.md, checked at every commit of the store, every answer and every request that is sent.
 
 The judge sees what nobody inside can see: the store itself, what really runs on the nodes, and when things happened.
-`calls.py` has what concerns the answers to ADD, `calm.py` the bounds, `byhand.py` what is forgiven after people took a
-record by hand.
+`calls.py` has what concerns the answers to ADD, `lent.py` what subnets lend, `calm.py` the bounds, `byhand.py` what is
+forgiven after people took a record by hand.
 
 What it does not see: I10 is judged at rest only, I9 no more once a clock has jumped, and of I13 only that a dry run
 leaves nothing (there is no webhook that completes anything). I14 is not judged. I4 lets a double stand that took effect
@@ -21,6 +21,7 @@ from allocator.domain.record import State
 from allocator.kube.codec import decode_record
 from tests.simulation.byhand import ByHand
 from tests.simulation.calls import Calls
+from tests.simulation.lent import Lent
 from tests.simulation.loop import NOON
 from tests.simulation.offers import ENDPOINTS, RECORDS, Offers
 
@@ -70,6 +71,7 @@ class Judge:
     def __post_init__(self) -> None:
         self.byhand = ByHand()
         self.calls = Calls(self)
+        self.lent = Lent(self)
 
     @property
     def now(self) -> float:
@@ -90,6 +92,7 @@ class Judge:
         is_meant = at_work is None or at_work.request.is_write
         self.hold("I13", is_meant, "%s is left of %s", event.key, at_work and at_work.request)
         self.offers.committed(event, self.now)
+        self.lent.committed(event)
         if event.key.collection == RECORDS:
             self._record_written(event, at_work)
         elif event.key.collection == ENDPOINTS:

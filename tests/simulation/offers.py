@@ -23,6 +23,7 @@ RECORDS: Final = "spiderpool.spidernet.io/spideripaddresses"
 ENDPOINTS: Final = "spiderpool.spidernet.io/spiderendpoints"
 POOLS: Final = "spiderpool.spidernet.io/spiderippools"
 RESERVATIONS: Final = "spiderpool.spidernet.io/spiderreservedips"
+SUBNETS: Final = "spiderpool.spidernet.io/spidersubnets"
 # How far an agent's caches may be behind: a watch that is stuck twice, and a list that is tried again.
 BEHIND_S: Final = 130.0
 

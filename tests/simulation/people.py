@@ -7,8 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from devcluster.plane.store import Key
+from tests.simulation import tenants
 from tests.simulation.mishaps import MISHAPS, Mishaps
 from tests.simulation.offers import ENDPOINTS, POOLS, RESERVATIONS
+from tests.simulation.workloads import Workloads
 
 if TYPE_CHECKING:
     from devcluster.plane.problems import Object
@@ -79,6 +81,8 @@ class People:
         self._habits = self._chosen(HABITS)
         self._mishaps = self._chosen(MISHAPS) if world.is_stormy else {}
         self.mishaps = Mishaps(world, process)
+        self._tenants = tenants.Tenants(world, process)
+        self._tenancy = self._chosen(tenants.HABITS) if world.has_subnets else {}
 
     def _chosen(self, table: dict[str, int]) -> dict[str, int]:
         return {name: weight for name, weight in table.items() if self.rng.random() < 0.7}
@@ -91,17 +95,21 @@ class People:
         for name in ITEMS:
             self._make_pool(name)
         self.make_set()
+        if self._world.has_subnets:
+            self._tenants.furnish()
 
     async def live(self) -> None:
         loop, world = self._world.loop, self._world
         end = loop.time() + self._lasts_s
         loop.start(self.process, self._keep_sets(), "statefulset-controller")
-        actions = {**self._habits, **self._mishaps, "make pod": 10}
+        if world.has_subnets:
+            loop.start(self.process, Workloads(world, self.rng).run(), "workload-controllers")
+        actions = {**self._habits, **self._mishaps, **self._tenancy, "make pod": 10}
         names, weights = list(actions), list(actions.values())
         while loop.time() < end:
             (name,) = self.rng.choices(names, weights)
             world.story.tell("-- %s", name)
-            doer = self.mishaps if name in MISHAPS else self
+            doer = self.mishaps if name in MISHAPS else self._tenants if name in tenants.HABITS else self
             getattr(doer, name.replace(" ", "_"))()
             await asyncio.sleep(self.rng.expovariate(1.0 / self._busy))
 

@@ -26,7 +26,7 @@ from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.service import Allocator
 from allocator.world import World as Ports
-from controller import mending, projection, reclaim, tidy
+from controller import lending, mending, projection, reclaim, tidy
 from controller.config import read_config
 from controller.leading import LEASE, Leading
 from controller.projection import Cadence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    from allocator.domain.subnet_pools import SubnetRules
     from controller.config import ControllerConfig
     from tests.simulation.loop import Process, VirtualLoop
     from tests.simulation.network import Network
@@ -50,7 +51,7 @@ CADENCE: Final = Cadence(counts_s=5.0, text_s=10.0)
 
 # Loops of the controller look this often for something to do, so that a seed takes half the time. What has to be seen
 # at once is told by a watch.
-for _loop in (mending, projection, reclaim, tidy):
+for _loop in (lending, mending, projection, reclaim, tidy):
     vars(_loop)["TICK_S"] = 0.5
 
 
@@ -90,13 +91,14 @@ class Folder:
 class AgentProcess:
     """One life of a node's agent. `serving` from when its caches are filled."""
 
-    def __init__(self, node: str, process: Process, network: Network, folder: Folder) -> None:
+    def __init__(self, node: str, process: Process, network: Network, folder: Folder, *, rules: SubnetRules) -> None:
         self.node = node
         self.process = process
         self.serving = False
         self._loop: VirtualLoop = network.loop
         # In the order of their arrival.
         self._waiting: dict[asyncio.Future[Any], None] = {}
+        self._rules = rules
         self.work, self._caches, self._tasks = self._composed(network, folder)
         self.main = self._loop.spawn(process, self._run(), f"agent-{node}")
 
@@ -105,7 +107,7 @@ class AgentProcess:
     ) -> tuple[Work, tuple[Cache, ...], dict[str, Callable[[], Coroutine[Any, Any, None]]]]:
         rng, node, clock = self.process.rng, self.node, VirtualClock(self._loop, self.process)
         client = SimClient(network, self.process, user_agent="spiderpool-agent")
-        view = NodeView(client, node, clock=clock, rng=rng)
+        view = NodeView(client, node, clock=clock, rng=rng, subnet_rules=self._rules)
         pools = KubePools(client, clock=clock, rng=rng)
         reservations = KubeReservations(client, clock=clock, rng=rng)
         index = Cache(client, SPIDER_IP_ADDRESSES, clock=clock, field_selector=f"spec.holder.node={node}")
@@ -185,18 +187,20 @@ async def _answering(request: Callable[[], Coroutine[Any, Any, T]], answer: asyn
 
 
 @functools.cache
-def _config() -> ControllerConfig:
-    return read_config(namespace=NAMESPACE, identity="", health_listen=None)
+def _config(*, lends: bool) -> ControllerConfig:
+    config = read_config(namespace=NAMESPACE, identity="", health_listen=None)
+    conf = replace(config.conf, enable_spider_subnet=lends, enable_auto_pool_for_application=lends)
+    return replace(config, conf=conf)
 
 
 class ControllerProcess:
-    """One life of a replica."""
+    """One life of a replica. Only one that `lends` makes pools for applications."""
 
-    def __init__(self, name: str, process: Process, network: Network) -> None:
+    def __init__(self, name: str, process: Process, network: Network, *, lends: bool) -> None:
         self.name = name
         self.process = process
         self._loop: VirtualLoop = network.loop
-        config, clock = replace(_config(), identity=name), VirtualClock(self._loop, process)
+        config, clock = replace(_config(lends=lends), identity=name), VirtualClock(self._loop, process)
         client = SimClient(network, process, user_agent="spiderpool-controller")
         self.election = Election(
             client,

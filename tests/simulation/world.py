@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from allocator.domain.subnet_pools import SubnetRules
 from allocator.kube.codec import decode_pod
 from devcluster.plane.api import Call, Replacement
 from devcluster.plane.housekeeping import Housekeeper
@@ -50,6 +51,8 @@ NODES: Final = ("n1", "n2")
 REPLICAS: Final = ("controller-a", "controller-b")
 # Of so many seeds one has fair weather: there the bounds must hold all the time.
 FAIR_EVERY: Final = 8
+# Of so many seeds one has SpiderSubnets, and applications that live on them.
+SUBNETS_EVERY: Final = 3
 LEASE: Final = Key("coordination.k8s.io/leases", NAMESPACE, "spiderpool-controller-leases")
 _ASKED: Final = Call(field_validation="Ignore")
 
@@ -89,6 +92,7 @@ class World:
     def __init__(self, seed: int, *, is_traced: bool = False) -> None:
         self.seed = seed
         self.is_fair = seed % FAIR_EVERY == 0
+        self.has_subnets = seed % SUBNETS_EVERY == 1
         self.is_stormy = not self.is_fair
         self.is_calm = False
         self.has_wrong_clocks = False
@@ -212,12 +216,14 @@ class World:
 
     def start_agent(self, node: str) -> None:
         kubelet = self.kubelets[node]
-        agent = AgentProcess(node, self.process_of(f"agent-{node}"), self.network, kubelet.folder)
+        process = self.process_of(f"agent-{node}")
+        rules = SubnetRules(is_on=self.has_subnets, makes_pools=self.has_subnets)
+        agent = AgentProcess(node, process, self.network, kubelet.folder, rules=rules)
         agent.main.add_done_callback(self._ended, context=self.process.context)
         kubelet.agent = agent
 
     def start_controller(self, name: str) -> None:
-        controller = ControllerProcess(name, self.process_of(name), self.network)
+        controller = ControllerProcess(name, self.process_of(name), self.network, lends=self.has_subnets)
         controller.main.add_done_callback(self._ended, context=self.process.context)
         self.controllers[name] = controller
 
