@@ -231,3 +231,18 @@ async def test_the_pool_of_an_earlier_deployment_of_the_name_is_used_once_its_la
         labels = labels_of(Purpose(application, "eth0", 4, "s4", is_reclaimed=False))
         await shop.kube.patch(SPIDER_IP_POOLS, pool, {"metadata": {"labels": labels}})
         assert (await add).addresses == ["10.20.0.10/16"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "outcome"), [("enableSpiderSubnet", "10.21.0.10/16"), ("enableAutoPoolForApplication", "InvalidRequest")]
+)
+async def test_without_subnets_the_annotation_is_ignored_and_without_pools_of_them_it_is_refused(
+    plane: Plane, shop: Shop, tmp_path: Path, switch: str, outcome: str
+) -> None:
+    await make_node(shop.kube, "n1")
+    conf = tmp_path / "conf.yml"
+    conf.write_text(f"{switch}: false\n")
+    await make_pool(shop.kube, "hand", "10.21.0.10", "10.21.0.0/16", default=True)
+    async with running_agent(plane.kubeconfig, "n1", tmp_path, "--config", str(conf)) as agent:
+        answer = await agent.add(await shop.pod("cart-1", subnet={"ipv4": ["s4"]}))
+    assert outcome in (answer.headers.get("X-Spiderpool-Reason"), *(answer.addresses if answer.status == 200 else []))

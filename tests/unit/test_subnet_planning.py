@@ -13,7 +13,6 @@ from allocator.domain.applications import Application
 from allocator.domain.basis import Basis
 from allocator.domain.planning import Snapshot, plan
 from allocator.domain.pool import Edition
-from allocator.domain.subnet_pools import SubnetRules
 from tests.unit import values
 from tests.unit.test_subnet_pools import EARLIER, ON, PREFIX, asks
 from tests.unit.values import CART, automatic, by_name
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from allocator.domain.pool import Pool
     from allocator.domain.record import Record
     from allocator.domain.request import Pod
+    from allocator.domain.subnet_pools import SubnetRules
 
 
 def planned(pod: Pod, *pools: Pool, records: tuple[Record, ...] = (), rules: SubnetRules = ON) -> Plan:
