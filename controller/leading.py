@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -71,6 +72,9 @@ class Leading:
 
     async def lead(self) -> None:
         """Runs until cancelled. Each term starts from nothing: what an earlier one suspected no longer counts."""
+        # The caches of an earlier term refer to one another in circles, and have become old: Python would look for them
+        # hours later.
+        gc.collect()
         conf = self._config.conf
         kept = slots.kept(stateful_sets=conf.enable_stateful_set, machines=conf.enable_kubevirt_static_ip)
         books = Books(self._client, clock=self._clock, kept=kept)

@@ -129,6 +129,7 @@ async def _soaked(
             await asyncio.sleep(minutes * 60)
         for actor in stage.actors.values():
             actor.disarm()
+        await churn.finish(within_s=CALM_S)
         try:
             await books.balanced(cluster.api, cluster.runtime.told, counts=True, within_s=CALM_S)
             unbalanced: list[str] = []

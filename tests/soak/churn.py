@@ -15,7 +15,7 @@ from tests.crash.runtime import POD_START_S, Plugin, armed_plugin
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from allocator.kube.resources import Object
@@ -50,6 +50,7 @@ class Churn:
     unstarted: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     _alive: int = 0
+    _begun: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
         """Until cancelled; pods that live then go on living, and nobody ends them."""
@@ -61,6 +62,17 @@ class Churn:
                 if self._alive < AT_ONCE:
                     life = self._job() if self.rng.random() < 0.15 else self._plain()
                     group.create_task(self._counted(life), name="pod")
+
+    async def finish(self, within_s: float) -> None:
+        """After `run`: pods whose end has begun come to it, as a kubelet sees to that."""
+        async with asyncio.timeout(within_s):
+            await asyncio.gather(*self._begun)
+
+    async def _whole(self, act: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(act)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        await asyncio.shield(task)
 
     async def _counted(self, life: Any) -> None:
         self._alive += 1
@@ -75,20 +87,23 @@ class Churn:
             await asyncio.sleep(self.rng.expovariate(1 / LIVES_S))
             if self.rng.random() < 0.1:  # its sandbox dies and is made anew
                 await self._start(pod)
-        await self._end(pod)
+        await self._whole(self._end(pod))
 
     async def _job(self) -> None:
         """It ends by itself, and its pod stands for a while."""
         pod = await self._pod(self.rng.choice(self.annotations))
         if await self._start(pod):
             await asyncio.sleep(self.rng.expovariate(1 / LIVES_S))
+        await self._whole(self._over(pod))
+        await asyncio.sleep(self.rng.uniform(0, 2 * LIVES_S))
+        await self.cluster.api.delete(PODS, pod, grace_period_s=0)
+
+    async def _over(self, pod: Object) -> None:
         told = self.cluster.runtime.forget(pod)
         with suppress(NotFound):
             await self.cluster.api.patch(PODS, pod, {"status": {"phase": "Succeeded"}}, subresource="status")
         if told is not None:
             await self._release(told)
-        await asyncio.sleep(self.rng.uniform(0, 2 * LIVES_S))
-        await self.cluster.api.delete(PODS, pod, grace_period_s=0)
 
     async def _stateful_set(self) -> None:
         """Its members live one after the other; now and then it is scaled down and up again."""
@@ -122,7 +137,7 @@ class Churn:
                 is_counted = owner["spec"]["replicas"] > ordinal
                 member.before, member.since = got if is_counted else (), member.scaled_down
                 await asyncio.sleep(self.rng.expovariate(1 / LIVES_S))
-            await self._end(pod)
+            await self._whole(self._end(pod))
 
     async def _pod(self, annotation: str, **more: Any) -> Object:
         self.pods += 1
