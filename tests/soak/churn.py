@@ -66,7 +66,8 @@ class Churn:
     async def finish(self, within_s: float) -> None:
         """After `run`: pods whose end has begun come to it, as a kubelet sees to that."""
         async with asyncio.timeout(within_s):
-            await asyncio.gather(*self._begun)
+            for task in tuple(self._begun):
+                await task
 
     async def _whole(self, act: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(act)
