@@ -16,6 +16,7 @@ from allocator.domain.record import State
 from allocator.domain.subnet_annotations import IP_NUMBER
 from allocator.kube.codec import encode_time
 from allocator.kube.errors import AlreadyExists, NotFound
+from allocator.kube.fences import no_fence
 from allocator.kube.resources import SPIDER_IP_POOLS
 from allocator.runtime.logs import get_logger
 from controller import marks
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from allocator.domain.overlap import Extent
     from allocator.domain.record import Record
     from allocator.kube.client import KubeClient
+    from allocator.kube.fences import Fence
     from allocator.kube.resources import Object
     from allocator.runtime.clock import Clock
     from controller.applications import Demand
@@ -43,14 +45,21 @@ MOST_POOLS: Final = 64
 class AutoPools:
     """One term of leadership. `on_change` hears of every pool that has become another: with the application that it is
     for, by `Application.text`, and with its network where the subnet's accounts may have to follow: when it was made by
-    hand, or is gone.
+    hand, or is gone. `fence` as in KubeLedger.
     """
 
     def __init__(
-        self, books: Books, client: KubeClient, *, clock: Clock, on_change: Callable[[str, Network | None], None]
+        self,
+        books: Books,
+        client: KubeClient,
+        *,
+        clock: Clock,
+        on_change: Callable[[str, Network | None], None],
+        fence: Fence = no_fence,
     ) -> None:
         self._books = books
         self._client = client
+        self._fence = fence
         self._clock = clock
         self._tell = on_change
         self._known: dict[str, tuple[Extent, Purpose | None, Object]] = {}
@@ -137,6 +146,7 @@ class AutoPools:
             name = pool_name(demand.application, demand.interface, demand.version, nth)
             if self.get(name) is not None:
                 continue
+            self._fence()
             try:
                 born = await self._client.create(SPIDER_IP_POOLS, empty_pool(name, purpose, subnet, demand.number))
             except AlreadyExists:
@@ -184,6 +194,7 @@ class AutoPools:
     async def delete(self, name: str) -> None:
         raw = self._at(name)[2]
         meta = raw["metadata"]
+        self._fence()
         try:
             await self._client.delete(SPIDER_IP_POOLS, name, uid=meta["uid"], resource_version=meta["resourceVersion"])
         except NotFound:
@@ -208,6 +219,7 @@ class AutoPools:
     async def _patch(self, raw: Object, body: dict[str, Any]) -> None:
         meta = raw["metadata"]
         precondition = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+        self._fence()
         self._mine.discard(meta["uid"])
         body = {**body, "metadata": {**body["metadata"], **precondition}}
         self._wrote(await self._client.patch(SPIDER_IP_POOLS, meta["name"], body))

@@ -83,6 +83,7 @@ class Leading:
         projection = Projection(
             books, self._client, may_act=self._election.is_valid, clock=self._clock, cadence=self._cadence
         )
+        fence = leaders(self._election.is_valid)
         lending = Lending(books, recorder, may_act=self._election.is_valid, clock=self._clock)
         subnets = Subnets(
             books,
@@ -90,8 +91,9 @@ class Leading:
             identity=self._config.identity,
             clock=self._clock,
             on_change=lending.on_subnet,
+            fence=fence,
         )
-        pools = AutoPools(books, self._client, clock=self._clock, on_change=lending.on_pool)
+        pools = AutoPools(books, self._client, clock=self._clock, on_change=lending.on_pool, fence=fence)
         applications = self._applications(books, lending)
         lending.attach(subnets, pools, applications)
         drift = Drift(books, subnets.cache, self._client, may_act=self._election.is_valid, clock=self._clock)

@@ -16,6 +16,7 @@ from allocator.domain.subnet_status import CONDITIONS, SubnetStatus, subnet_stat
 from allocator.kube.cache import Cache
 from allocator.kube.codec import created_at, encode_time
 from allocator.kube.conditions import decode_conditions, encode_conditions
+from allocator.kube.fences import no_fence
 from allocator.kube.resources import SPIDER_SUBNETS
 from controller import marks
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from allocator.domain.lending import Accounts
     from allocator.domain.subnet_overlaps import SubnetOverlap
     from allocator.kube.client import KubeClient
+    from allocator.kube.fences import Fence
     from allocator.kube.resources import Object
     from allocator.kube.view import Change
     from allocator.runtime.clock import Clock
@@ -48,14 +50,22 @@ class Entry:
 class Subnets:
     """One term of leadership. Its cache is its own: where nobody installed the kind, everything else goes on.
 
-    `on_change` hears of the names of subnets whose status may be another.
+    `on_change` hears of the names of subnets whose status may be another. `fence` as in KubeLedger.
     """
 
     def __init__(
-        self, books: Books, client: KubeClient, *, identity: str, clock: Clock, on_change: Callable[[str], None]
+        self,
+        books: Books,
+        client: KubeClient,
+        *,
+        identity: str,
+        clock: Clock,
+        on_change: Callable[[str], None],
+        fence: Fence = no_fence,
     ) -> None:
         self._books = books
         self._client = client
+        self._fence = fence
         self._identity = identity
         self._clock = clock
         self._tell = on_change
@@ -116,6 +126,7 @@ class Subnets:
             return raw
         kept_by = f"{self._identity} {encode_time(self._clock.now())}"
         body = {**raw, "status": _encoded(status, wanted) | {_KEPT_BY: kept_by}}
+        self._fence()
         self._mine.discard(meta["uid"])
         written = await self._client.replace(SPIDER_SUBNETS, body, subresource="status")
         self._mine.add(meta["uid"])
@@ -123,6 +134,7 @@ class Subnets:
         return written
 
     async def let_go(self, raw: Object) -> None:
+        self._fence()
         await marks.remove_finalizer(self._client, SPIDER_SUBNETS, raw)
 
     def _on_subnet(self, change: Change) -> None:
