@@ -160,7 +160,9 @@ def _endpoints(world: World) -> Iterator[Finding]:
         # What somebody else has by now its endpoint goes on to tell of.
         byhand, (uid, texts) = world.judge.byhand, said.get(key, ("", {}))
         is_taken = any(byhand.has_lost(uid, parse_address(text)) for text in texts.values() if text)
-        if not is_mirrored and not is_taken and not _agree(said.get(key), held.get(key)):
+        # Emptied while no pod of that name had an address: nobody mends it before one has.
+        is_of_nobody = key in every and key not in said and (pod is None or pod.uid != held[key][0])
+        if not is_mirrored and not is_taken and not is_of_nobody and not _agree(said.get(key), held.get(key)):
             yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
 
 
@@ -193,8 +195,17 @@ def _lost(world: World) -> Iterator[Finding]:
             is_used = any(pod.answers_to(each.asked) for each in world.running() if address in each.addresses.values())
             if uid != pod.uid or has_one or not is_used or address not in reported_addresses(pod):
                 continue
+            if _is_held_by_an_older_mirror(world, records.get(address)):
+                continue
             if (pod.uid, text) not in world.judge.byhand.told:
                 yield "I5", f"{pod.name} ({pod.uid}) uses {address}, of which the record is {records.get(address)}"
+
+
+def _is_held_by_an_older_mirror(world: World, record: Record | None) -> bool:
+    """A gap of the product, and known: the conflict is told only while the holder lives by its UID."""
+    holder = None if record is None else record.holder
+    pod = None if holder is None else world.pod_named(holder.namespace, holder.pod)
+    return record is not None and pod is not None and not record.is_of(pod.uid, "eth0") and _is_mirror_of(pod, record)
 
 
 def _doubles(world: World) -> Iterator[Finding]:

@@ -32,10 +32,21 @@ KINDS: Final = (
     "stuck watch",  # per event: what follows comes up to a minute later
     "expired watch",  # per watch that is opened: 410
 )
+# What only those seeds have in which subnets lend, as well.
+LENDING_KINDS: Final = (
+    "adrift",  # per write of a pool or a subnet: its connection breaks at once, and it takes effect much later
+    "lost event",  # per event of an application: a watch never tells it, and goes on
+)
 RATES: Final = (0.01, 0.03, 0.1)
 STUCK_AT_MOST_S: Final = 60.0
 # Longer than a client waits for an answer.
 LATE_S: Final = (10.5, 25.0)
+# Long enough for its author to have gone on, or for another leader to have begun.
+ADRIFT_S: Final = ((0.05, 3.0), (0.05, 3.0), (3.0, 45.0))
+# So few writes there are of these.
+_ADRIFT_TIMES: Final = 2.0
+_LENDING: Final = ("/spidersubnets", "/spiderippools")
+_LOSSY: Final = ("/apis/apps/v1/deployments", "/apis/batch/v1/jobs")
 # What agents may find incomplete: a list of their own records that lies would give a pod a second address, and nothing
 # could tell.
 _PARTIAL_FOR_AGENTS: Final = ("/api/v1/pods",)
@@ -44,7 +55,8 @@ _PARTIAL_FOR_AGENTS: Final = ("/api/v1/pods",)
 @dataclass(frozen=True, slots=True)
 class Fate:
     """`there_s` until the request arrives, `back_s` until the answer does; None: never. `status` is answered in place
-    of the server's own answer, before or after the request has taken effect.
+    of the server's own answer, before or after the request has taken effect. `breaks_s` until the connection breaks,
+    whatever becomes of the request.
     """
 
     there_s: float | None
@@ -53,14 +65,16 @@ class Fate:
     takes_effect: bool = True
     retry_after_s: int = 0
     kind: str = ""
+    breaks_s: float | None = None
 
 
 class Weather:
     """`fair` seeds have no faults at all. `calm` ends all faults for good."""
 
-    def __init__(self, rng: random.Random, *, fair: bool) -> None:
+    def __init__(self, rng: random.Random, *, fair: bool, lends: bool) -> None:
         self._rng = rng
-        self._rates = {} if fair else {kind: rng.choice(RATES) for kind in KINDS if rng.random() < 0.5}
+        kinds = KINDS + LENDING_KINDS if lends else KINDS
+        self._rates = {} if fair else {kind: rng.choice(RATES) for kind in kinds if rng.random() < 0.5}
         self._base_s = rng.choice((0.001, 0.004, 0.02))
         # Names of processes that cannot reach the API server, nor it them.
         self.cut_off: set[str] = set()
@@ -88,6 +102,9 @@ class Weather:
             return Fate(there_s, back_s, status=503, takes_effect=False, kind="broken")
         if not self._rates or request.is_watch:
             return Fate(there_s, back_s)
+        if request.is_write and any(part in request.path for part in _LENDING) and self._strikes_often("adrift"):
+            self.told += 1
+            return Fate(self._rng.uniform(*self._rng.choice(ADRIFT_S)), None, kind="adrift", breaks_s=there_s)
         for kind in ("refused", "lost", "late", "conflict", "throttled", "broken", "half done", "slow"):
             rate = self._rates.get(kind)
             if rate is not None and self._rng.random() < rate:
@@ -141,6 +158,14 @@ class Weather:
     def strikes(self, kind: str) -> bool:
         rate = self._rates.get(kind)
         return rate is not None and self._rng.random() < rate
+
+    def _strikes_often(self, kind: str) -> bool:
+        rate = self._rates.get(kind)
+        return rate is not None and self._rng.random() < rate * _ADRIFT_TIMES
+
+    def loses(self, path: str) -> bool:
+        """Whether a watch of this path never tells an event."""
+        return path in _LOSSY and self.strikes("lost event")
 
     def stuck_s(self) -> float:
         """How long a watch tells nothing from now on; mostly it does not get stuck."""

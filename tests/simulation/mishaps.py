@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from allocator.domain.record import Record
     from tests.simulation.apiserver import Request
     from tests.simulation.loop import Process
+    from tests.simulation.network import Delivery
     from tests.simulation.world import World
 
 # What happens, and how often beside the rest.
@@ -39,10 +40,12 @@ MISHAPS: Final = {
     "delete record": 2,
     "release record": 1,
 }
+# Where subnets lend, as well.
+LENDING_MISHAPS: Final = {"strike lender": 5}
 
 
 class Mishaps:
-    """Each method of a name in MISHAPS is one; what it begins it ends by itself, or `mend` does."""
+    """Each method of a name in MISHAPS or LENDING_MISHAPS is one; what it begins it ends by itself, or `mend` does."""
 
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
@@ -57,7 +60,27 @@ class Mishaps:
             self._later(self._rng.uniform(0.05, 12.0), lambda: self._world.start_agent(kubelet.node))
 
     def crash_controller(self) -> None:
-        name = self._draw(list(self._world.controllers))
+        self._crash_controller(self._draw(list(self._world.controllers)))
+
+    def strike_lender(self) -> None:
+        """The leader dies or sleeps right after its next write of a subnet or a pool, before it hears of it or goes on
+        to the next one.
+        """
+        self._world.network.ambush = self._struck
+
+    def _struck(self, delivery: Delivery) -> None:
+        process, path = delivery.process, delivery.request.path
+        is_lending = "/spidersubnets/" in path or "/spiderippools" in path
+        if process.name not in self._world.controllers or not delivery.request.is_write or not is_lending:
+            return
+        self._world.network.ambush = None
+        delay_s = self._rng.choice((0.0, self._rng.uniform(0.0, 0.1)))
+        if self._rng.random() < 0.5:
+            self._later(delay_s, lambda: self._crash_controller(process.name))
+        else:
+            self._later(delay_s, lambda: self._pause(process, at_least_s=20.0))
+
+    def _crash_controller(self, name: str) -> None:
         controller = self._world.controllers[name]
         if not controller.process.is_dead:
             controller.kill()

@@ -50,6 +50,8 @@ class Network:
         self.on_sent: Callable[[Delivery, Fate], None] = lambda _delivery, _fate: None
         self.on_arrival: Callable[[Delivery, Fate], None] = lambda _delivery, _fate: None
         self.on_reply: Callable[[Delivery, Reply], None] = lambda _delivery, _reply: None
+        # Called once a request has taken effect.
+        self.ambush: Callable[[Delivery], None] | None = None
         # Whose request is taking effect just now.
         self.at_work: Delivery | None = None
         self._server = server
@@ -64,6 +66,9 @@ class Network:
         fate = self.weather.fate(process, request)
         self.on_sent(delivery, fate)
         answered: asyncio.Future[SimResponse] = loop.create_future()
+        if fate.breaks_s is not None:
+            reset = aiohttp.ClientOSError("connection reset")
+            loop.call_later(fate.breaks_s, _fail, answered, reset, context=self._context)
         if fate.there_s is None:
             refusal = aiohttp.ClientConnectionError("connection refused")
             loop.call_later(fate.back_s or 0.0, _fail, answered, refusal, context=self._context)
@@ -93,6 +98,8 @@ class Network:
             partial = self.weather.leaving_out(delivery.process, request)
             reply = self._server.answer(request, leaving_out=partial)
             self.at_work = None
+            if self.ambush is not None:
+                self.ambush(delivery)
         else:
             reply = _refusal(fate)
         if fate.status == 504:
@@ -199,6 +206,8 @@ class WatchStream:
 
     def _send(self, kind: str, obj: Object) -> None:
         weather = self._network.weather
+        if kind != "BOOKMARK" and weather.loses(self._path):
+            return
         chunk = msgspec.json.encode({"type": kind, "object": obj}) + b"\n"
         self._last_at = max(self._last_at, self._loop.time() + weather.latency_s()) + weather.stuck_s()
         self._loop.call_at(self._last_at, self._arrive, chunk, context=self._context)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from devcluster.plane.store import Key
 from tests.simulation import tenants
-from tests.simulation.mishaps import MISHAPS, Mishaps
+from tests.simulation.mishaps import LENDING_MISHAPS, MISHAPS, Mishaps
 from tests.simulation.offers import ENDPOINTS, POOLS, RESERVATIONS
 from tests.simulation.workloads import Workloads
 
@@ -80,6 +80,8 @@ class People:
         self._busy = self.rng.choice((0.4, 1.0, 2.0))
         self._habits = self._chosen(HABITS)
         self._mishaps = self._chosen(MISHAPS) if world.is_stormy else {}
+        if world.is_stormy and world.has_subnets:
+            self._mishaps |= LENDING_MISHAPS
         self.mishaps = Mishaps(world, process)
         self._tenants = tenants.Tenants(world, process)
         self._tenancy = self._chosen(tenants.HABITS) if world.has_subnets else {}
@@ -109,7 +111,7 @@ class People:
         while loop.time() < end:
             (name,) = self.rng.choices(names, weights)
             world.story.tell("-- %s", name)
-            doer = self.mishaps if name in MISHAPS else self._tenants if name in tenants.HABITS else self
+            doer = self.mishaps if name in self._mishaps else self._tenants if name in tenants.HABITS else self
             getattr(doer, name.replace(" ", "_"))()
             await asyncio.sleep(self.rng.expovariate(1.0 / self._busy))
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from agent import uplink
@@ -26,7 +27,7 @@ from allocator.kube.resources import SPIDER_IP_ADDRESSES
 from allocator.kube.stores import KubeEndpoints, KubePools, KubeReservations
 from allocator.service import Allocator
 from allocator.world import World as Ports
-from controller import lending, mending, projection, reclaim, tidy
+from controller import leading, lending, mending, projection, reclaim, tidy
 from controller.config import read_config
 from controller.leading import LEASE, Leading
 from controller.projection import Cadence
@@ -53,6 +54,8 @@ CADENCE: Final = Cadence(counts_s=5.0, text_s=10.0)
 # at once is told by a watch.
 for _loop in (lending, mending, projection, reclaim, tidy):
     vars(_loop)["TICK_S"] = 0.5
+# Who is dead must not clean up in the middle of a seed (`world.play`).
+vars(leading)["gc"] = SimpleNamespace(collect=lambda: None)
 
 
 class Away(Exception):

@@ -103,7 +103,7 @@ class World:
         self.story = Story(self.loop.time, is_kept=is_traced)
         server_process = Process("apiserver", self.random("apiserver"))
         self.server = ApiServer(VirtualClock(self.loop, server_process), self.new_uid)
-        self.weather = Weather(self.random("weather"), fair=not self.is_stormy)
+        self.weather = Weather(self.random("weather"), fair=self.is_fair, lends=self.has_subnets)
         self.network = Network(self.loop, self.server, self.weather, server_process)
         self.judge = Judge(self, Offers(self.server.store))
         self.network.on_sent = self.judge.sent
@@ -242,6 +242,7 @@ class World:
         self.is_stormy = False
         names = sorted(self.weather.cut_off)
         self.weather.calm()
+        self.network.ambush = None
         self.people.mishaps.mend()
         self.people.make_namespace()
         # What a list has left out comes back with the next one: no watch may go on from where it is.
