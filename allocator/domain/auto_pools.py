@@ -30,8 +30,8 @@ _FAMILIES: Final[Mapping[str, Version]] = {"IPv4": 4, "IPv6": 6}
 # Of an object (RFC 1123 subdomain); the original leaves room for seven characters beside the suffix.
 NAME_LIMIT: Final = 253
 SUFFIX_LENGTH: Final = 5
-# In the name of an object; an interface's may have more.
-_UNFIT: Final = re.compile(r"[^a-z0-9.-]")
+# In the name of an object, where a dot stands between letters and digits; an interface's may have more.
+_UNFIT: Final = re.compile(r"[^a-z0-9.-]|\.(?![a-z0-9])|(?<![a-z0-9])\.")
 
 
 @dataclass(frozen=True, slots=True)
