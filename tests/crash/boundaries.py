@@ -64,7 +64,13 @@ WRITES: Final[Mapping[str, tuple[str, ...]]] = {
         "delete-SpiderEndpoint",
         "replace-SpiderIPPool/status",
         "patch-SpiderIPPool=finalizers",
-        "patch-SpiderSubnet/status=status",
+        "create-SpiderIPPool",  # of an application
+        "patch-SpiderIPPool=annotations+labels+spec",  # what it is lent
+        "patch-SpiderIPPool=annotations",  # so that late writes fail
+        "patch-SpiderIPPool=finalizers+labels+spec",  # one that was there before its subnet
+        "patch-SpiderIPPool=spec",  # it follows its subnet
+        "delete-SpiderIPPool",
+        "replace-SpiderSubnet/status",  # the accounts
         "patch-SpiderSubnet=finalizers",
         "create-Event",
     ),

@@ -14,6 +14,7 @@ from allocator.kube.resources import (
 )
 from controller.leading import LEASE
 from devcluster.waiting import until
+from tests.crash import subnet_scenes
 from tests.crash.agent_scenes import asks_for
 from tests.crash.stage import NAMESPACE
 from tests.plane.controllers import API, FINALIZER
@@ -199,7 +200,13 @@ SCENES: Final[dict[str, tuple[Scene, ...]]] = {
     "delete-SpiderEndpoint": (last_member,),
     "replace-SpiderIPPool/status": (new_pool,),
     "patch-SpiderIPPool=finalizers": (deleted_pool,),
-    "patch-SpiderSubnet/status=status": (overlapping_subnets,),
+    "create-SpiderIPPool": (subnet_scenes.application,),
+    "patch-SpiderIPPool=annotations+labels+spec": (subnet_scenes.application_that_shrinks,),
+    "patch-SpiderIPPool=annotations": (subnet_scenes.takings_of_an_earlier_leader,),
+    "patch-SpiderIPPool=finalizers+labels+spec": (subnet_scenes.pool_that_was_there_before_its_subnet,),
+    "patch-SpiderIPPool=spec": (subnet_scenes.pool_that_was_there_before_its_subnet,),
+    "delete-SpiderIPPool": (subnet_scenes.application_that_ends,),
+    "replace-SpiderSubnet/status": (overlapping_subnets, subnet_scenes.application_that_shrinks),
     "patch-SpiderSubnet=finalizers": (deleted_subnet,),
     "create-Event": (lost,),
 }
