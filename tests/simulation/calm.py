@@ -160,8 +160,9 @@ def _endpoints(world: World) -> Iterator[Finding]:
         # What somebody else has by now its endpoint goes on to tell of.
         byhand, (uid, texts) = world.judge.byhand, said.get(key, ("", {}))
         is_taken = any(byhand.has_lost(uid, parse_address(text)) for text in texts.values() if text)
-        # Emptied while no pod of that name had an address: nobody mends it before one has.
-        is_of_nobody = key in every and key not in said and (pod is None or pod.uid != held[key][0])
+        # Emptied or deleted by hand while no pod of that name had an address: nobody mends it before one has.
+        is_undone = key not in said and key in byhand.endpoints
+        is_of_nobody = is_undone and (pod is None or pod.uid != held[key][0])
         if not is_mirrored and not is_taken and not is_of_nobody and not _agree(said.get(key), held.get(key)):
             yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
 

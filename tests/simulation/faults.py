@@ -44,7 +44,7 @@ LATE_S: Final = (10.5, 25.0)
 # Long enough for its author to have gone on, or for another leader to have begun.
 ADRIFT_S: Final = ((0.05, 3.0), (0.05, 3.0), (3.0, 45.0))
 # So few writes there are of these.
-_ADRIFT_TIMES: Final = 2.0
+_ADRIFT_TIMES: Final = 3.0
 _LENDING: Final = ("/spidersubnets", "/spiderippools")
 _LOSSY: Final = ("/apis/apps/v1/deployments", "/apis/batch/v1/jobs")
 # What agents may find incomplete: a list of their own records that lies would give a pod a second address, and nothing
@@ -73,8 +73,9 @@ class Weather:
 
     def __init__(self, rng: random.Random, *, fair: bool, lends: bool) -> None:
         self._rng = rng
-        kinds = KINDS + LENDING_KINDS if lends else KINDS
-        self._rates = {} if fair else {kind: rng.choice(RATES) for kind in kinds if rng.random() < 0.5}
+        self._rates = {} if fair else {kind: rng.choice(RATES) for kind in KINDS if rng.random() < 0.5}
+        if lends and not fair:
+            self._rates |= {kind: rng.choice(RATES) for kind in LENDING_KINDS if rng.random() < 0.7}
         self._base_s = rng.choice((0.001, 0.004, 0.02))
         # Names of processes that cannot reach the API server, nor it them.
         self.cut_off: set[str] = set()

@@ -22,7 +22,7 @@ from allocator.kube.codec import decode_record
 from tests.simulation.byhand import ByHand
 from tests.simulation.calls import Calls
 from tests.simulation.lent import Lent
-from tests.simulation.loop import NOON
+from tests.simulation.loop import NOON, PROCESS
 from tests.simulation.offers import ENDPOINTS, RECORDS, Offers
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Judge:
             self._record_written(event, at_work)
         elif event.key.collection == ENDPOINTS:
             current = (event.new.get("status") or {}).get("current") or {}
+            if PROCESS.get() is self.world.people.process:
+                self.byhand.endpoints.add((event.key.namespace, event.key.name))
             self.world.story.tell("%s endpoint %s: %s", event.kind, event.key.name, current)
         elif event.key.collection == "/pods" and self.world.is_fair:
             self._pod_written(event)

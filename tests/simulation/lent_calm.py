@@ -55,9 +55,10 @@ def _is_terminating(world: World, pool: str) -> bool:
 
 
 def names_for(world: World, pod: Pod) -> list[str]:
-    """The pools that a pod has of its SpiderSubnets."""
+    """The pools that a pod has of the SpiderSubnets that it lists."""
     uid = pod.controller.uid if pod.controller is not None else pod.uid
-    return [each.name for each in pools_of(world, uid)]
+    subnets = json.loads(pod.annotations[PREFIX + "subnet"])["ipv4"]
+    return [each.name for each in pools_of(world, uid) if each.purpose and each.purpose.subnet in subnets]
 
 
 def _accounts(world: World, raw: Object, extent: Extent) -> Iterator[Finding]:

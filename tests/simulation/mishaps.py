@@ -41,7 +41,7 @@ MISHAPS: Final = {
     "release record": 1,
 }
 # Where subnets lend, as well.
-LENDING_MISHAPS: Final = {"strike lender": 5}
+LENDING_MISHAPS: Final = {"strike lender": 5, "stick records": 3}
 
 
 class Mishaps:
@@ -183,6 +183,13 @@ class Mishaps:
         if streams:
             stuck = self._draw(leaders if leaders and self._rng.random() < 0.7 else streams)
             stuck.stick(self._rng.uniform(30.0, STUCK_AT_MOST_S))
+
+    def stick_records(self) -> None:
+        """A leader hears for a while of no record."""
+        records = "/apis/spiderpool.spidernet.io/v2beta1/spideripaddresses"
+        for stream in self._world.network.streams:
+            if stream.process.name in self._world.controllers and stream.is_of(records):
+                stream.stick(self._rng.uniform(5.0, STUCK_AT_MOST_S))
 
     def delete_record(self) -> None:
         """`kubectl delete sia`, under a pod that uses the address."""

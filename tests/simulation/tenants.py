@@ -43,6 +43,7 @@ HABITS: Final = {
     "make application": 10,
     "make lone pod": 2,
     "scale application": 10,
+    "waver": 6,
     "renumber application": 3,
     "move application": 3,
     "delete application": 3,
@@ -87,7 +88,22 @@ class Tenants:
             field, wanted = APPLICATIONS[name][1], self._draw((0, 1, 2, 3, 4, 5))
             # A Job's completions do not change.
             if field == "replicas":
-                self._edit(name, lambda obj: {**obj, "spec": {**obj["spec"], field: wanted}})
+                self._scale(name, wanted)
+
+    def waver(self) -> None:
+        """Scale, and soon back again."""
+        name = self._any_application()
+        raw = None if name is None else self._application(name)
+        if name is None or raw is None or APPLICATIONS[name][1] != "replicas":
+            return
+        before = raw["spec"]["replicas"]
+        self._scale(name, max(0, before + self._draw((-2, -1, 1, 2))))
+        context = self._world.people.process.context
+        self._world.loop.call_later(self._rng.uniform(0.2, 4.0), self._scale, name, before, context=context)
+
+    def _scale(self, name: str, replicas: int) -> None:
+        if self._application(name) is not None and not self._world.is_calm:
+            self._edit(name, lambda obj: {**obj, "spec": {**obj["spec"], "replicas": replicas}})
 
     def renumber_application(self) -> None:
         self._annotate({PREFIX + "ippool-ip-number": self._draw(NUMBERS)})

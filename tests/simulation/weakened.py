@@ -18,6 +18,7 @@ from controller.mending import Mending
 from controller.reclaim import Reclaim
 from controller.suspects import Suspects
 from controller.witness import Witness
+from tests.simulation import weakened_lending
 from tests.simulation.apiserver import ApiServer
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ SAFEGUARDS: Final[dict[str, tuple[Callable[[], None], frozenset[str]]]] = {
     "mending": (_mending, frozenset({"I5"})),
     "the lease is asked before each try": (_fence, frozenset({"I12"})),
     "turns": (_turns, frozenset({"I3", "I4", "I5", "I11"})),
+    **weakened_lending.SAFEGUARDS,
 }
 
 
