@@ -73,6 +73,8 @@ class Applications:
         # Third parties' applications, by what their pods say: by the pods' UIDs.
         self._others: dict[str, tuple[Application, dict[str, Object]]] = {}
         self._top_of_pod: dict[str, str] = {}
+        # Pods whose ReplicaSet or Job has not been heard of yet, by that and their UIDs: who is above it?
+        self._waiting: dict[Application, dict[str, Object]] = {}
         caches = [each for each in NATIVE if each != STATEFUL_SETS]
         self._workloads = {
             (each.api_version, each.kind): Cache(client, each, clock=clock, keep=trimmed, on_change=self._changed)
@@ -198,8 +200,10 @@ class Applications:
         raw = change.new or change.old
         if raw is None:
             return
-        application = labelled(application_named(raw))
-        self._put(application, None if change.new is None else decode_workload(change.new))
+        application = application_named(raw)
+        self._put(labelled(application), None if change.new is None else decode_workload(change.new))
+        for uid, pod in self._waiting.pop(application, {}).items():
+            self._look_above(uid, pod)
 
     def _put(self, application: Application, workload: Workload | None) -> None:
         text = application.text
@@ -245,20 +249,22 @@ class Applications:
             self._put(labelled(application), workload)
             return
         if is_over:
-            self._forget_pod(uid)
-        elif (top := self._third_party_above(raw)) is not None:
-            self._remember_pod(uid, raw, top)
+            self._forget_pod(uid, raw)
+        else:
+            self._look_above(uid, raw)
 
-    def _third_party_above(self, raw: Object) -> Application | None:
-        """None when the pod's top controller is one of Kubernetes' own, or not known yet."""
+    def _look_above(self, uid: str, raw: Object) -> None:
+        """Remember a pod whose top controller is none of Kubernetes' own."""
         namespace, controller = raw["metadata"]["namespace"], decode_controller(raw)
         if controller is not None and (controller.api_version, controller.kind) in _MIDDLEMEN:
             cache = self._workloads[controller.api_version, controller.kind]
             middleman = cache.get(controller.name, namespace)
-            controller = None if middleman is None else decode_controller(middleman)
-        if controller is None or (controller.api_version, controller.kind) in BY_KIND:
-            return None
-        return application_of(controller, namespace)
+            if middleman is None:
+                self._waiting.setdefault(application_of(controller, namespace), {})[uid] = raw
+                return
+            controller = decode_controller(middleman)
+        if controller is not None and (controller.api_version, controller.kind) not in BY_KIND:
+            self._remember_pod(uid, raw, application_of(controller, namespace))
 
     def _remember_pod(self, uid: str, raw: Object, top: Application) -> None:
         text, meta = labelled(top).text, raw["metadata"]
@@ -275,7 +281,12 @@ class Applications:
         self._top_of_pod[uid] = text
         self._on_change(text)
 
-    def _forget_pod(self, uid: str) -> None:
+    def _forget_pod(self, uid: str, raw: Object) -> None:
+        controller = decode_controller(raw)
+        if controller is not None:
+            middleman = application_of(controller, raw["metadata"]["namespace"])
+            if others := {key: pod for key, pod in self._waiting.pop(middleman, {}).items() if key != uid}:
+                self._waiting[middleman] = others
         text = self._top_of_pod.pop(uid, None)
         if text is None or text not in self._others:
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.kube.resources import REPLICA_SETS
+from allocator.kube.resources import REPLICA_SETS, SPIDER_IP_POOLS
 from tests.plane import robots
 from tests.plane.controllers import running_controller, until_gone
 from tests.plane.subnets import (
@@ -21,7 +21,6 @@ from tests.plane.subnets import (
     make_workload,
     pools_of,
     selecting,
-    until_condition,
     until_event,
     until_pool,
     until_size,
@@ -107,31 +106,41 @@ async def test_a_kind_that_is_not_listed_is_told_so_and_all_others_go_on(kube: K
     await until_unserved(kube, "haunted", ghost)
 
 
-async def test_pods_speak_for_an_application_that_borrows_its_template(kube: KubeClient, namespace: str) -> None:
-    await make_subnet(kube, "lent", "10.65.2.1-10.65.2.20")
-    annotations = asks("lent", number="+1")
+async def _borrowing(kube: KubeClient, namespace: str, annotations: dict[str, str]) -> Object:
+    """As an Argo Rollout does it: its ReplicaSet has pods, and it has no template."""
     robot = await make_workload(kube, robots.ROBOTS, namespace, "arm", {"crew": 2})
-    # As an Argo Rollout does: its ReplicaSet has pods, and it has no template.
     middle = await make_workload(
         kube, REPLICA_SETS, namespace, "arm-1", selecting("arm-1", annotations, replicas=0), owner=robot
     )
     await make_lone_pod(kube, namespace, "arm-1-a", annotations, owner=middle)
+    return robot
+
+
+async def test_pods_speak_for_an_application_that_borrows_its_template(kube: KubeClient, namespace: str) -> None:
+    await make_subnet(kube, "lent", "10.65.2.1-10.65.2.20")
+    robot = await _borrowing(kube, namespace, asks("lent", number="+1"))
     await until_pool(kube, robot, "10.65.2.1-10.65.2.3")
-    assert await pools_of(kube, middle) == []
+    pools, _ = await kube.list_all(SPIDER_IP_POOLS, label_selector=f"{PREFIX}owner-spider-subnet=lent")
+    assert len(pools) == 1
 
 
-async def test_a_new_leader_leaves_the_pool_of_a_third_partys_application_that_nobody_uses(
-    kube: KubeClient, namespace: str, plane: Plane, tmp_path: Path, controller: Controller
+@pytest.mark.parametrize("net", [pytest.param("10.66", id="its own"), pytest.param("10.68", id="borrowed")])
+async def test_a_new_leader_leaves_an_idle_pool_to_a_third_partys_application_whose_template_is(
+    kube: KubeClient, namespace: str, plane: Plane, tmp_path: Path, controller: Controller, net: str
 ) -> None:
-    await make_subnet(kube, "spared", "10.66.2.1-10.66.2.20")
-    robot = await robots.make_one(kube, robots.ROBOTS, namespace, "arm", asks("spared", number="+1"), crew=1)
-    pool = await until_pool(kube, robot, "10.66.2.1-10.66.2.2")
+    await make_subnet(kube, f"spared-{net}", f"{net}.2.1-{net}.2.20")
+    annotations = asks(f"spared-{net}", number="+1")
+    if net == "10.68":
+        robot = await _borrowing(kube, namespace, annotations)
+    else:
+        robot = await robots.make_one(kube, robots.ROBOTS, namespace, "arm", annotations, crew=2)
+    pool = await until_pool(kube, robot, f"{net}.2.1-{net}.2.3")
     controller.pause()
     said = config_with(tmp_path, subnetApplicationKinds=robots.KINDS)
     with running_controller(plane.kubeconfig, "default", tmp_path, *said, identity="two") as two:
         await two.logged("leading")
-        await _scale(kube, robot, 2)
-        grown = await until_pool(kube, robot, "10.66.2.1-10.66.2.3")
+        await _scale(kube, robot, 3)
+        grown = await until_pool(kube, robot, f"{net}.2.1-{net}.2.4")
         assert grown["metadata"]["uid"] == pool["metadata"]["uid"]
-    controller.resume()
-    await until_condition(kube, "spared", "Ready", lambda each: bool(each["status"] == "True"))
+        controller.resume()
+        await controller.logged("leader_overdue")
