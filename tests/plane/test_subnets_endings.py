@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocator.kube.errors import NotFound
-from allocator.kube.resources import DEPLOYMENTS, PODS, SPIDER_SUBNETS
+from allocator.kube.resources import DEPLOYMENTS, PODS, SPIDER_IP_POOLS, SPIDER_SUBNETS
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
 from tests.plane.controllers import make_record, running_controller, until_gone
@@ -102,6 +102,24 @@ async def test_the_next_application_of_the_name_has_a_pool_while_the_last_ones_i
     await until_gone(kube, old, within_s=WITHIN_S)
     loan = {"ips": ["10.83.2.3-10.83.2.4"], "application": f"apps_v1_Deployment_{namespace}_cart"}
     await until_accounts(kube, "again", {new["metadata"]["name"]: loan}, 2, 9)
+
+
+async def test_a_pool_that_somebody_deletes_is_followed_by_another_while_pods_use_it(
+    kube: KubeClient, namespace: str
+) -> None:
+    await make_subnet(kube, "taken", "10.88.2.1-10.88.2.9")
+    cart = await make_deployment(kube, namespace, "cart", asks("taken", number="2"), replicas=1)
+    old = (await until_pool(kube, cart, "10.88.2.1-10.88.2.2"))["metadata"]["name"]
+    await _use(kube, namespace, old, "10.88.2.1")
+    await until(lambda: _counts_one(kube, old), within_s=WITHIN_S, what="the pool to have an address in use")
+    await kube.delete(SPIDER_IP_POOLS, old)
+    _, new = await until_several(kube, cart, ("10.88.2.1-10.88.2.2",), ("10.88.2.3-10.88.2.4",))
+    assert await _is_going(kube, old)
+    await kube.delete(PODS, "user", namespace=namespace, grace_period_s=0)
+    await until_gone(kube, old, within_s=WITHIN_S)
+    await until_pool(kube, cart, "10.88.2.3-10.88.2.4")
+    loan = {"ips": ["10.88.2.3-10.88.2.4"], "application": f"apps_v1_Deployment_{namespace}_cart"}
+    await until_accounts(kube, "taken", {new["metadata"]["name"]: loan}, 2, 9)
 
 
 async def test_an_application_that_changes_its_subnet_has_both_pools_until_nobody_uses_the_old_one(

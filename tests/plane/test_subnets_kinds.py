@@ -27,6 +27,7 @@ from tests.plane.subnets import (
     make_subnet,
     make_workload,
     pools_of,
+    scale,
     selecting,
     template,
     until_pool,
@@ -197,10 +198,13 @@ async def test_each_family_has_a_pool(kube: KubeClient, namespace: str) -> None:
 async def test_each_interface_has_a_pool(kube: KubeClient, namespace: str) -> None:
     await make_subnet(kube, "front", "10.30.2.1-10.30.2.20")
     await make_subnet(kube, "back", "10.31.2.1-10.31.2.20")
-    items = [{"interface": "eth0", "ipv4": ["front"]}, {"interface": "net1", "ipv4": ["back"]}]
+    # Each is the other's fall-back, so that only the interface tells the pools apart.
+    items = [{"interface": "eth0", "ipv4": ["front", "back"]}, {"interface": "net1", "ipv4": ["back", "front"]}]
     annotations = {PREFIX + "subnets": json.dumps(items), PREFIX + "ippool-ip-number": "+1"}
     cart = await make_deployment(kube, namespace, "cart", annotations, replicas=2)
-    pools = await until_several(kube, cart, ("10.30.2.1-10.30.2.3",), ("10.31.2.1-10.31.2.3",))
+    await until_several(kube, cart, ("10.30.2.1-10.30.2.3",), ("10.31.2.1-10.31.2.3",))
+    await scale(kube, cart, 4)
+    pools = await until_several(kube, cart, ("10.30.2.1-10.30.2.5",), ("10.31.2.1-10.31.2.5",))
     assert [pool["metadata"]["labels"][PREFIX + "interface"] for pool in pools] == ["eth0", "net1"]
 
 

@@ -109,9 +109,12 @@ async def test_a_job_that_has_finished_gives_its_addresses_back(kube: KubeClient
 async def test_a_namespace_may_say_which_subnet_its_applications_use(kube: KubeClient, namespace: str) -> None:
     await make_subnet(kube, "spaces", "10.45.2.1-10.45.2.20")
     cart = await make_deployment(kube, namespace, "cart", {PREFIX + "ippool-ip-number": "2"}, replicas=1)
+    # The one that came after it has a pool: it was looked at.
+    later = await make_deployment(kube, namespace, "later", asks("spaces", number="1"), replicas=1)
+    await until_pool(kube, later, "10.45.2.1")
     annotations = {PREFIX + "default-ipv4-subnet": json.dumps(["spaces"])}
     await kube.patch(NAMESPACES, namespace, {"metadata": {"annotations": annotations}})
-    await until_pool(kube, cart, "10.45.2.1-10.45.2.2")
+    await until_pool(kube, cart, "10.45.2.2-10.45.2.3")
 
 
 async def test_the_clusters_subnets_are_for_those_that_name_neither_subnets_nor_pools(

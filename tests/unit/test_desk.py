@@ -82,6 +82,12 @@ def test_an_entry_without_pool_stands_until_somebody_has_made_sure() -> None:
     assert opened.accounts == {}
 
 
+def test_what_one_gives_back_and_another_still_offers_is_not_free() -> None:
+    opened = desk({"b": Loan(ips(1, 2), "app")}, automatic=[extent("a", ips(1)), extent("b", ips(2))])
+    opened.settle("b", ips(2))
+    assert opened.free == upto(TOTAL, 3)
+
+
 def test_a_subnet_that_is_being_deleted_lends_nothing_and_forgets_pools_made_by_hand() -> None:
     opened = desk(
         {"hand": Loan(ips(3)), "auto": Loan(ips(1), "app")},
