@@ -110,12 +110,14 @@ class Desks:
                 handmade += [self._pools.extent(name)] if is_first else []
             elif purpose.subnet == label:
                 automatic.append(self._pools.extent(name))
+        # The webhook lets no two subnets overlap, but it may have been away.
+        shared = extent.ips if self._subnets.stands_back(extent.name) else IntervalSet(extent.version)
         return Desk(
             extent,
             decode_accounts(raw.get("status") or {}, extent.version),
             automatic=automatic,
             handmade=handmade,
-            withheld=self._books.reserved(extent.version) | _gateway(raw, extent),
+            withheld=self._books.reserved(extent.version) | _gateway(raw, extent) | shared,
             is_terminating=bool(raw["metadata"].get("deletionTimestamp")),
         )
 

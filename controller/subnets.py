@@ -96,6 +96,11 @@ class Subnets:
             if before.get(name) != self._overlaps.get(name):
                 self._tell(name)
 
+    def stands_back(self, name: str) -> bool:
+        """Whether one made earlier overlaps it: that lends what they share, and this one nothing."""
+        overlap = self._overlaps.get(name)
+        return overlap is not None and bool(overlap.earlier)
+
     def is_kept_by_us(self, raw: Object) -> bool:
         """Whether this process wrote the status last. Only then may a pool be given more of what the accounts say: a
         write of somebody else, or one of ours that was given up, may still be under way and take it away again.

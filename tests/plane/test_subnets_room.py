@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from allocator.kube.resources import DEPLOYMENTS
+from allocator.kube.resources import DEPLOYMENTS, SPIDER_SUBNETS
 from tests.plane.controllers import running_controller, until_gone
 from tests.plane.subnets import (
     asks,
@@ -19,6 +19,7 @@ from tests.plane.subnets import (
     set_ips,
     until_accounts,
     until_agreed,
+    until_condition,
     until_event,
     until_pool,
     until_several,
@@ -155,3 +156,19 @@ async def test_growth_takes_a_second_pool_where_the_first_subnet_is_full_and_giv
     await until_gone(kube, second["metadata"]["name"])
     await until_accounts(kube, "large", {}, 0, 9)
     await until_unserved(kube, "small")
+
+
+async def test_of_two_subnets_that_overlap_the_one_made_later_lends_nothing_until_the_other_is_gone(
+    kube: KubeClient, namespace: str
+) -> None:
+    both = [await make_subnet(kube, name, "10.50.2.1-10.50.2.9") for name in ("one", "two")]
+    ages = sorted((each["metadata"]["creationTimestamp"], each["metadata"]["uid"], each) for each in both)
+    first, second = (each["metadata"]["name"] for _, _, each in ages)
+    late = await make_deployment(kube, namespace, "late", asks(second, number="2"), replicas=1)
+    cart = await make_deployment(kube, namespace, "cart", asks(first, number="2"), replicas=1)
+    await until_pool(kube, cart, "10.50.2.1-10.50.2.2")
+    await until_unserved(kube, second, late)
+    await until_condition(kube, second, "Overlapping", lambda each: "goes before this one" in str(each["message"]))
+    await kube.delete(SPIDER_SUBNETS, first)
+    await until_pool(kube, late, "10.50.2.1-10.50.2.2")
+    await until_unserved(kube, second)
