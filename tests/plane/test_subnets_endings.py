@@ -20,6 +20,7 @@ from tests.plane.subnets import (
     make_deployment,
     make_subnet,
     pool_named,
+    pools_of,
     until_accounts,
     until_condition,
     until_pool,
@@ -102,6 +103,22 @@ async def test_the_next_application_of_the_name_has_a_pool_while_the_last_ones_i
     await until_gone(kube, old, within_s=WITHIN_S)
     loan = {"ips": ["10.83.2.3-10.83.2.4"], "application": f"apps_v1_Deployment_{namespace}_cart"}
     await until_accounts(kube, "again", {new["metadata"]["name"]: loan}, 2, 9)
+
+
+async def test_an_application_that_was_made_anew_before_anybody_looked_does_not_inherit(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    await make_subnet(kube, "heirs", "10.89.2.1-10.89.2.9")
+    annotations = asks("heirs", number="2")
+    first = await make_deployment(kube, namespace, "cart", annotations, replicas=1)
+    old = (await until_pool(kube, first, "10.89.2.1-10.89.2.2"))["metadata"]["name"]
+    controller.pause()
+    await kube.delete(DEPLOYMENTS, "cart", namespace=namespace, propagation="Background")
+    second = await make_deployment(kube, namespace, "cart", annotations, replicas=1)
+    controller.resume()
+    await until_gone(kube, old, within_s=WITHIN_S)
+    new = await until(lambda: pools_of(kube, second), within_s=WITHIN_S, what="a pool of the second one")
+    assert [pool["metadata"]["name"] != old for pool in new] == [True]
 
 
 async def test_a_pool_that_somebody_deletes_is_followed_by_another_while_pods_use_it(
