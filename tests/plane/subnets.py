@@ -81,8 +81,9 @@ async def make_deployment(
 async def make_lone_pod(
     kube: KubeClient, namespace: str, name: str, annotations: dict[str, str], *, owner: Object | None = None
 ) -> Object:
-    """Of no node, so that nobody ends it."""
-    made = template(name, annotations)
+    """Of no node, so that nobody ends it. A real controller lets go of a pod that its selector does not match."""
+    selector = {} if owner is None else owner["spec"].get("selector") or {}
+    made = template(selector.get("matchLabels", {}).get("app", name), annotations)
     meta = {**made["metadata"], "name": name, "namespace": namespace} | ({} if owner is None else _owned_by(owner))
     return await kube.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": made["spec"]})
 

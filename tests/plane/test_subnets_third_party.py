@@ -110,7 +110,7 @@ async def _borrowing(kube: KubeClient, namespace: str, annotations: dict[str, st
     """As an Argo Rollout does it: its ReplicaSet has pods, and it has no template."""
     robot = await make_workload(kube, robots.ROBOTS, namespace, "arm", {"crew": 2})
     middle = await make_workload(
-        kube, REPLICA_SETS, namespace, "arm-1", selecting("arm-1", annotations, replicas=0), owner=robot
+        kube, REPLICA_SETS, namespace, "arm-1", selecting("arm-1", annotations, replicas=1), owner=robot
     )
     await make_lone_pod(kube, namespace, "arm-1-a", annotations, owner=middle)
     return robot
