@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class ByHand:
-    """`told` are conflicts that the leader has told of: the UID of the pod without a record, and the address.
-    `endpoints` are those that people have emptied or deleted, by namespace and name.
-    """
+    """`told` are conflicts that the leader has told of: the UID of the pod without a record, and the address."""
 
-    endpoints: set[tuple[str, str]] = field(default_factory=set)
     told: set[tuple[str, str]] = field(default_factory=set)
     is_at_work: bool = False
     # Who has lost which address, and has it not back.

@@ -71,6 +71,7 @@ class Calls:
     claims: dict[Address, Claim] = field(default_factory=dict)
     # By pod UID, interface and family: what the runtime was told.
     told: dict[tuple[str, str, Version], Address] = field(default_factory=dict)
+    told_at: dict[tuple[str, str, Version], float] = field(default_factory=dict)
     answers: int = 0
     # By the pod's namespace and name: its ADDs, of which the first has its turn.
     _adding: dict[tuple[str, str], list[Adding]] = field(default_factory=lambda: defaultdict(list))
@@ -173,6 +174,7 @@ class Calls:
                 judge.hold("I3", same, "%s is of %s, not of %s", each.address, record.holder, asking)
             key = record.holder.pod_uid, each.interface, each.version
             before = self.told.setdefault(key, each.address)
+            self.told_at.setdefault(key, judge.now)
             if judge.byhand.was_taken(*key):
                 if before != each.address:
                     judge.byhand.moved(pod.uid, each.interface, before)
@@ -214,6 +216,7 @@ class Calls:
                 and earlier is not None
                 and earlier.at < adding.began
                 and not earlier.is_stray
+                and self.judge.lent.serves(other.pool, pod)
             )
             self.judge.hold("I8", not waited, "%s got %s, and %s waited", pod.name, record.address, other.address)
 

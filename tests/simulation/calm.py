@@ -145,10 +145,13 @@ def _endpoints(world: World) -> Iterator[Finding]:
     # One that somebody has emptied says nothing.
     said = {key: each for key, each in every.items() if each[1]}
     held: dict[tuple[str, str], tuple[str, dict[str, set[str]]]] = {}
+    untold: set[str] = set()
     for record in world.judge.records.values():
         holder = record.holder
         # Without its pool nobody can say the prefix length of an address.
         is_told = record.pool in world.judge.offers.moments[-1].pools
+        if holder is not None and not is_told:
+            untold.add(holder.pod_uid)
         if record.state in (State.HELD, State.RETAINED) and holder is not None and is_told:
             key = holder.namespace, public_name(holder.pod, record.slot)
             by_interface = held.setdefault(key, (holder.pod_uid, {}))[1]
@@ -159,10 +162,11 @@ def _endpoints(world: World) -> Iterator[Finding]:
         is_mirrored = pod is not None and MIRROR_ANNOTATION in pod.annotations
         # What somebody else has by now its endpoint goes on to tell of.
         byhand, (uid, texts) = world.judge.byhand, said.get(key, ("", {}))
+        if uid in untold:
+            continue
         is_taken = any(byhand.has_lost(uid, parse_address(text)) for text in texts.values() if text)
-        # Emptied or deleted by hand while no pod of that name had an address: nobody mends it before one has.
-        is_undone = key not in said and key in byhand.endpoints
-        is_of_nobody = is_undone and (pod is None or pod.uid != held[key][0])
+        # Of a slot that is kept an ADD writes it: of a set that subnets do not serve any more there may be none.
+        is_of_nobody = world.has_subnets and key not in said and (pod is None or pod.uid != held[key][0])
         if not is_mirrored and not is_taken and not is_of_nobody and not _agree(said.get(key), held.get(key)):
             yield "I10", f"endpoint {key[0]}/{key[1]} says {said.get(key)}, the records {held.get(key)}"
 

@@ -43,6 +43,7 @@ STUCK_AT_MOST_S: Final = 60.0
 LATE_S: Final = (10.5, 25.0)
 # Long enough for its author to have gone on, or for another leader to have begun.
 ADRIFT_S: Final = ((0.05, 3.0), (0.05, 3.0), (3.0, 45.0))
+WAYLAID_S: Final = (0.5, 12.0)
 # So few writes there are of these.
 _ADRIFT_TIMES: Final = 3.0
 _LENDING: Final = ("/spidersubnets", "/spiderippools")
@@ -81,6 +82,8 @@ class Weather:
         self.cut_off: set[str] = set()
         # Whether it refuses this request, answered within so many seconds, whatever the rates: the next one of a kind.
         self.trap: Callable[[Process, Request, float], bool] | None = None
+        # Whether this request drifts, whatever the rates: the next one of a kind.
+        self.waylay: Callable[[Process, Request], bool] | None = None
         self.told = 0
 
     def __str__(self) -> str:
@@ -88,7 +91,7 @@ class Weather:
 
     def calm(self) -> None:
         self._rates = {}
-        self.trap = None
+        self.trap = self.waylay = None
         self.cut_off.clear()
 
     def latency_s(self) -> float:
@@ -101,11 +104,11 @@ class Weather:
         if self.trap is not None and self.trap(process, request, there_s + back_s):
             self.told += 1
             return Fate(there_s, back_s, status=503, takes_effect=False, kind="broken")
+        if (adrift_s := self._drifts_for(process, request)) is not None:
+            self.told += 1
+            return Fate(adrift_s, None, kind="adrift", breaks_s=there_s)
         if not self._rates or request.is_watch:
             return Fate(there_s, back_s)
-        if request.is_write and any(part in request.path for part in _LENDING) and self._strikes_often("adrift"):
-            self.told += 1
-            return Fate(self._rng.uniform(*self._rng.choice(ADRIFT_S)), None, kind="adrift", breaks_s=there_s)
         for kind in ("refused", "lost", "late", "conflict", "throttled", "broken", "half done", "slow"):
             rate = self._rates.get(kind)
             if rate is not None and self._rng.random() < rate:
@@ -160,9 +163,14 @@ class Weather:
         rate = self._rates.get(kind)
         return rate is not None and self._rng.random() < rate
 
-    def _strikes_often(self, kind: str) -> bool:
-        rate = self._rates.get(kind)
-        return rate is not None and self._rng.random() < rate * _ADRIFT_TIMES
+    def _drifts_for(self, process: Process, request: Request) -> float | None:
+        if self.waylay is not None and self.waylay(process, request):
+            return self._rng.uniform(*WAYLAID_S)
+        rate = self._rates.get("adrift")
+        is_lending = request.is_write and any(part in request.path for part in _LENDING)
+        if rate is None or not is_lending or self._rng.random() >= rate * _ADRIFT_TIMES:
+            return None
+        return self._rng.uniform(*self._rng.choice(ADRIFT_S))
 
     def loses(self, path: str) -> bool:
         """Whether a watch of this path never tells an event."""

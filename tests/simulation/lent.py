@@ -21,6 +21,7 @@ from allocator.domain.auto_pools import purpose_of
 from allocator.domain.lending import decode_accounts, lent
 from allocator.domain.overlap import extent_of
 from allocator.domain.record import State
+from allocator.domain.subnet_annotations import SUBNET
 from tests.simulation.offers import BEHIND_S, POOLS, SUBNETS
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from allocator.domain.lending import Loan
     from allocator.domain.overlap import Extent
     from allocator.domain.record import Record
+    from allocator.domain.request import Pod
     from devcluster.plane.problems import Object
     from devcluster.plane.store import Event
     from tests.simulation.judge import Judge
@@ -69,6 +71,14 @@ class Lent:
         accounts = self.accounts.get(pool.purpose.subnet, {}) if pool.purpose is not None else {}
         loan = accounts.get(pool.name)
         return IntervalSet(pool.extent.version) if loan is None else loan.ips
+
+    def serves(self, name: str, pod: Pod) -> bool:
+        """Not, where the pod asks for other subnets by now, or is of another application of the same name."""
+        pool, uid = self.pools.get(name), pod.controller.uid if pod.controller is not None else pod.uid
+        if SUBNET.key not in pod.annotations or pool is None or pool.purpose is None:
+            return SUBNET.key not in pod.annotations
+        is_listed = f'"{pool.purpose.subnet}"' in pod.annotations[SUBNET.key]
+        return is_listed and pool.purpose.application.uid == uid and not pool.raw["metadata"].get("deletionTimestamp")
 
     def confirmed(self, record: Record) -> None:
         """An ADD is answered with it."""
@@ -148,5 +158,6 @@ class Lent:
             self.judge.hold("S4", was_taken, "%s is in use, and no longer lent to %s", address, record.pool)
 
 
-def _text(raw: Object) -> tuple[object, object]:
-    return raw.get("spec"), raw["metadata"].get("labels")
+def _text(raw: Object) -> tuple[object, ...]:
+    meta = raw["metadata"]
+    return raw.get("spec"), meta.get("labels"), meta.get("deletionTimestamp")

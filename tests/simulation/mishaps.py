@@ -41,7 +41,7 @@ MISHAPS: Final = {
     "release record": 1,
 }
 # Where subnets lend, as well.
-LENDING_MISHAPS: Final = {"strike lender": 5, "stick records": 3}
+LENDING_MISHAPS: Final = {"strike lender": 5, "stick records": 3, "change mind": 6}
 
 
 class Mishaps:
@@ -183,6 +183,23 @@ class Mishaps:
         if streams:
             stuck = self._draw(leaders if leaders and self._rng.random() < 0.7 else streams)
             stuck.stick(self._rng.uniform(30.0, STUCK_AT_MOST_S))
+
+    def change_mind(self) -> None:
+        """An application is scaled; a write that follows from it drifts, and at once the application is scaled back."""
+        world, shrinks = self._world, self._rng.random() < 0.6
+        # What is taken back goes through the accounts last, and what is given through the pool.
+        method, part = ("PUT", "/spidersubnets/") if shrinks else ("PATCH", "/spiderippools/")
+        back = world.people.tenants.scale_for_now((-1, -2) if shrinks else (1, 2))
+
+        def waylaid(process: Process, request: Request) -> bool:
+            is_it = process.name in world.controllers and request.method == method and part in request.path
+            if is_it and back is not None:
+                world.weather.waylay = None
+                self._later(self._rng.uniform(0.02, 1.0), back)
+            return is_it
+
+        if back is not None:
+            world.weather.waylay = waylaid
 
     def stick_records(self) -> None:
         """A leader hears for a while of no record."""

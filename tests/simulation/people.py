@@ -83,7 +83,7 @@ class People:
         if world.is_stormy and world.has_subnets:
             self._mishaps |= LENDING_MISHAPS
         self.mishaps = Mishaps(world, process)
-        self._tenants = tenants.Tenants(world, process)
+        self.tenants = tenants.Tenants(world, process)
         self._tenancy = self._chosen(tenants.HABITS) if world.has_subnets else {}
 
     def _chosen(self, table: dict[str, int]) -> dict[str, int]:
@@ -98,7 +98,7 @@ class People:
             self._make_pool(name)
         self.make_set()
         if self._world.has_subnets:
-            self._tenants.furnish()
+            self.tenants.furnish()
 
     async def live(self) -> None:
         loop, world = self._world.loop, self._world
@@ -111,7 +111,7 @@ class People:
         while loop.time() < end:
             (name,) = self.rng.choices(names, weights)
             world.story.tell("-- %s", name)
-            doer = self.mishaps if name in self._mishaps else self._tenants if name in tenants.HABITS else self
+            doer = self.mishaps if name in self._mishaps else self.tenants if name in tenants.HABITS else self
             getattr(doer, name.replace(" ", "_"))()
             await asyncio.sleep(self.rng.expovariate(1.0 / self._busy))
 

@@ -16,6 +16,8 @@ from devcluster.plane.store import Key
 from tests.simulation.offers import POOLS, RESERVATIONS, SUBNETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from allocator.domain.addresses import Address
     from allocator.domain.overlap import Extent
     from devcluster.plane.problems import Object
@@ -92,14 +94,19 @@ class Tenants:
 
     def waver(self) -> None:
         """Scale, and soon back again."""
+        if (back := self.scale_for_now()) is not None:
+            context = self._world.people.process.context
+            self._world.loop.call_later(self._rng.uniform(0.2, 4.0), back, context=context)
+
+    def scale_for_now(self, steps: tuple[int, ...] = (-2, -1, 1, 2)) -> Callable[[], None] | None:
+        """What scales back; None when there is nothing to scale."""
         name = self._any_application()
         raw = None if name is None else self._application(name)
         if name is None or raw is None or APPLICATIONS[name][1] != "replicas":
-            return
+            return None
         before = raw["spec"]["replicas"]
-        self._scale(name, max(0, before + self._draw((-2, -1, 1, 2))))
-        context = self._world.people.process.context
-        self._world.loop.call_later(self._rng.uniform(0.2, 4.0), self._scale, name, before, context=context)
+        self._scale(name, max(0, before + self._draw(steps)))
+        return lambda: self._scale(name, before)
 
     def _scale(self, name: str, replicas: int) -> None:
         if self._application(name) is not None and not self._world.is_calm:

@@ -1,9 +1,9 @@
 """One seed: a small cluster, its people, its weather, and what came of it.
 
 It is small on purpose, and leaves out: IPv6 and pods with both families, virtual machines and their migrations,
-subnets, the webhook and all admission (no schemas, no CEL), upgrades, hand back and the runtime's garbage collection,
-and the brake of reclaim, which so few records never bring on. The network between pods is not there: who uses an
-address is what the runtime was told. Sockets, files and TLS are others' tests.
+third parties' applications, the webhook and all admission (no schemas, no CEL), upgrades, hand back and the runtime's
+garbage collection, and the brake of reclaim, which so few records never bring on. The network between pods is not
+there: who uses an address is what the runtime was told. Sockets, files and TLS are others' tests.
 """
 
 from __future__ import annotations
