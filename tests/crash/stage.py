@@ -124,7 +124,8 @@ class Stage:
     def _revive(self, actor: Actor) -> None:
         code = actor.process.returncode if actor.process else None
         # It was killed, or told to stop: maybe before it could hear that.
-        assert code in (-signal.SIGKILL, -signal.SIGTERM, 0) or self._outages, f"{actor.name} ended with {code}:\n{actor.tail()}"
+        is_meant = code in (-signal.SIGKILL, -signal.SIGTERM, 0)
+        assert is_meant or self._outages, f"{actor.name} ended with {code}:\n{actor.tail()}"
         self.deaths.append((actor.name, actor.died_at()))
         actor.start()
 
