@@ -173,7 +173,8 @@ class Applications:
         if application is None or (application.api_version, application.kind) in BY_KIND:
             return None
         if not self.third_party.knows(application):
-            if any(ours(pod["annotations"]) for pod in pods.values()):
+            asking = (pod for pod in pods.values() if not pod["is_on_host"])
+            if any(self._names(pod["annotations"], application) for pod in asking):
                 raise errors.Invalid(self._unknown_kind(application))
             return None
         workload = await self.third_party.workload(application)
@@ -248,6 +249,8 @@ class Applications:
             workload = None if change.new is None else _of_bare_pod(change.new, application, is_over=is_over)
             self._put(labelled(application), workload)
             return
+        # Somebody may have taken it up that was bare.
+        self._put(labelled(application_named(raw)), None)
         if is_over:
             self._forget_pod(uid, raw)
         else:

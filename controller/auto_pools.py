@@ -14,7 +14,8 @@ from allocator.domain.lending import Holding
 from allocator.domain.overlap import extent_of
 from allocator.domain.record import State
 from allocator.domain.subnet_annotations import IP_NUMBER
-from allocator.kube.codec import encode_time
+from allocator.domain.validation import is_automatic
+from allocator.kube.codec import encode_time, is_unadopted
 from allocator.kube.errors import AlreadyExists, NotFound
 from allocator.kube.fences import no_fence
 from allocator.kube.resources import SPIDER_IP_POOLS
@@ -96,6 +97,14 @@ class AutoPools:
 
     def is_terminating(self, name: str) -> bool:
         return bool(self._at(name)[2]["metadata"].get("deletionTimestamp"))
+
+    def is_automatic(self, name: str) -> bool:
+        """Whether it was made for an application, even if somebody has edited its labels since."""
+        return is_automatic(self._at(name)[2])
+
+    def is_unadopted(self, name: str) -> bool:
+        """Whether its status has the original's records: the ledger does not know who uses what then."""
+        return is_unadopted(self._at(name)[2])
 
     def is_of(self, name: str, subnet: str) -> bool:
         """Whether the pool has the label of this subnet."""
@@ -201,14 +210,14 @@ class AutoPools:
             return
         _log.info("pool_deleted", pool=name)
 
-    async def is_gone(self, name: str, subnet: str) -> bool:
-        """Whether, by a live read, the subnet has no such pool: there is none, or another subnet's has got the name."""
+    async def is_gone(self, name: str, network: Network) -> bool:
+        """Whether, by a live read, the network has no such pool: there is none, or one of another has got the name."""
         try:
-            raw = await self._client.get(SPIDER_IP_POOLS, name, metadata_only=True)
+            raw = await self._client.get(SPIDER_IP_POOLS, name)
         except NotFound:
             return True
-        owner = (raw["metadata"].get("labels") or {}).get(OWNER_LABEL)
-        return owner is not None and owner != label_value(subnet)
+        extent = extent_of(raw)
+        return extent is not None and extent.subnet != network
 
     async def uses_outside(self, name: str, target: IntervalSet) -> bool:
         """Whether, by a live list, a holder of the pool has an address that `target` leaves out."""

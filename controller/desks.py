@@ -14,8 +14,9 @@ from allocator.domain.overlap import extent_of
 from allocator.kube.resources import SPIDER_SUBNETS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from allocator.domain.addresses import Version
     from allocator.domain.lending import Holding, Shares
     from allocator.domain.overlap import Extent
     from allocator.kube.resources import Object
@@ -49,12 +50,14 @@ class Desks:
         return self._raws[desk.name]
 
     def of_pool(self, name: str) -> Desk | None:
-        """The subnet that the automatic pool was made from; None when that is gone."""
+        """The subnet that the automatic pool is of, by its label or else by the accounts; None when that is gone."""
         purpose = self._pools.purpose(name)
-        for raw in self._subnets.with_network(self._pools.extent(name).subnet):
+        network = self._pools.extent(name).subnet
+        for raw in self._subnets.with_network(network):
             if purpose is not None and label_value(raw["metadata"]["name"]) == purpose.subnet:
                 return self.at(raw["metadata"]["name"])
-        return None
+        opened = (self.at(raw["metadata"]["name"]) for raw in self._subnets.with_network(network))
+        return next((desk for desk in opened if desk is not None and name in desk.accounts), None)
 
     def opened(self) -> list[Desk]:
         return list(self._open.values())
@@ -88,7 +91,15 @@ class Desks:
         return lending.shares(demand.size, self.holdings(demand), room)
 
     def handmade(self, desk: Desk) -> list[str]:
-        return [name for name in self._pools.of_network(desk.subnet.subnet) if self._pools.purpose(name) is None]
+        """Of two subnets of one network the older one has them."""
+        names = self._pools.of_network(desk.subnet.subnet) if self._is_first(desk) else ()
+        return [name for name in names if not self._pools.is_automatic(name)]
+
+    def automatic(self, desk: Desk) -> list[str]:
+        return [name for name in desk.accounts if self._pools.purpose(name) is not None]
+
+    def _is_first(self, desk: Desk) -> bool:
+        return bool(self._subnets.with_network(desk.subnet.subnet)[0]["metadata"]["uid"] == desk.subnet.uid)
 
     def _serves(self, name: str, demand: Demand, desk: Desk) -> bool:
         purpose = self._pools.purpose(name)
@@ -100,26 +111,34 @@ class Desks:
         return is_heir and has_place and purpose.subnet == label_value(desk.name)
 
     def _opened(self, raw: Object, extent: Extent) -> Desk:
-        names = self._pools.of_network(extent.subnet)
+        accounts = decode_accounts(raw.get("status") or {}, extent.version)
         is_first = self._subnets.with_network(extent.subnet)[0]["metadata"]["uid"] == raw["metadata"]["uid"]
         label = label_value(extent.name)
-        automatic, handmade = [], []
-        for name in names:
-            purpose = self._pools.purpose(name)
-            if purpose is None:
-                handmade += [self._pools.extent(name)] if is_first else []
-            elif purpose.subnet == label:
-                automatic.append(self._pools.extent(name))
+        automatic, handmade, others = [], [], []
+        for name in self._pools.of_network(extent.subnet):
+            purpose, pool = self._pools.purpose(name), self._pools.extent(name)
+            if not self._pools.is_automatic(name):
+                handmade += [pool] if is_first else []
+            elif name in accounts or (purpose is not None and purpose.subnet == label):
+                automatic.append(pool)
+            else:
+                # Of a subnet with the same network, or somebody has edited its labels: what it offers is taken.
+                others.append(pool)
         # The webhook lets no two subnets overlap, but it may have been away.
-        shared = extent.ips if self._subnets.stands_back(extent.name) else IntervalSet(extent.version)
+        stands_back = self._subnets.stands_back(extent.name)
         return Desk(
             extent,
-            decode_accounts(raw.get("status") or {}, extent.version),
+            accounts,
             automatic=automatic,
             handmade=handmade,
-            withheld=self._books.reserved(extent.version) | _gateway(raw, extent) | shared,
+            withheld=self._books.reserved(extent.version) | _gateway(raw, extent),
+            others=extent.ips if stands_back else _offered(others, extent.version),
             is_terminating=bool(raw["metadata"].get("deletionTimestamp")),
         )
+
+
+def _offered(pools: Iterable[Extent], version: Version) -> IntervalSet:
+    return IntervalSet.of(version, (span for pool in pools for span in pool.ips.spans))
 
 
 def _gateway(raw: Object, extent: Extent) -> IntervalSet:

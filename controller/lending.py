@@ -6,13 +6,14 @@ event may get lost. What is heard of in one burst goes into one turn (round.py),
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from allocator.domain import errors
 from allocator.kube.errors import ApiError, Unreachable
 from allocator.runtime.logs import get_logger
 from controller.desks import Desks
-from controller.round import Round
+from controller.round import PARALLEL, Round
 from controller.unserved import Unserved
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _log = get_logger(__name__)
 TICK_S: Final = 0.1
 # After a refusal, or an answer that did not come.
 RETRY_S: Final = 2.0
+# One that is slow to read keeps the others waiting no longer than this.
+PATIENCE_S: Final = 2.0
 # Applications in one turn: what it works out between two awaits keeps everything else waiting.
 MOST: Final = 500
 # Everything is looked at so often, whatever was heard.
@@ -54,7 +57,7 @@ class Lending:
         # By subnet: which text of its spec was looked at last, and how many addresses it could lend then.
         self._editions: dict[str, tuple[object, object]] = {}
         self._rooms: dict[str, int] = {}
-        books.on_reservation.append(self._look_at_all_subnets)
+        books.on_reservation.append(self._look_at_everything)
 
     def attach(self, subnets: Subnets, pools: AutoPools, applications: Applications | None) -> None:
         self._subnets = subnets
@@ -72,7 +75,12 @@ class Lending:
         if text:
             self.on_application(text)
         for raw in self._subnets.with_network(network) if network is not None else ():
-            self.on_subnet(raw["metadata"]["name"])
+            name = raw["metadata"]["name"]
+            self.on_subnet(name)
+            if not text:
+                # What people give their pools, an automatic one may have to give back.
+                for each in self._pools.applications_of(name):
+                    self.on_application(each)
 
     async def run(self) -> None:
         while True:
@@ -125,17 +133,26 @@ class Lending:
     async def _wanted(self, texts: Iterable[str]) -> dict[str, tuple[Demand, ...]]:
         """What each of the applications asks for; those of which nobody can tell stay as they are."""
         wanted: dict[str, tuple[Demand, ...]] = {}
-        if self._applications is None:
+        applications, places = self._applications, asyncio.Semaphore(PARALLEL)
+        if applications is None:
             return wanted
-        for text in texts:
+
+        async def ask(text: str) -> None:
             try:
-                wanted[text] = await self._applications.demands(text)
+                async with places, asyncio.timeout(PATIENCE_S):
+                    wanted[text] = await applications.demands(text)
             except errors.Invalid as error:
                 self._refuse(text, error.reason, str(error))
-            except (ApiError, Unreachable) as error:
-                self._refuse(text, "ApplicationUnreadable", f"what it asks for cannot be read: {error}")
+            except (ApiError, Unreachable, TimeoutError) as error:
+                why = str(error) or f"no answer within {PATIENCE_S:.0f} s"
+                self._refuse(text, "ApplicationUnreadable", f"what it asks for cannot be read: {why}")
                 self._again(text, "", True)
-        return wanted
+
+        async with asyncio.TaskGroup() as group:
+            for text in texts:
+                group.create_task(ask(text))
+        # In the order in which they were heard of: who came first has the last addresses.
+        return {text: wanted[text] for text in texts if text in wanted}
 
     def _refuse(self, text: str, reason: str, why: str) -> None:
         if self._applications is not None and (application := self._applications.named(text)) is not None:

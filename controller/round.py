@@ -76,6 +76,8 @@ class Round:
         self._takings: list[_Taking] = []
         self._written: set[str] = set()
         self._superfluous: list[tuple[str, str]] = []
+        # Why writes were refused that another try soon would not change: by application, and by subnet.
+        self._refused: dict[str, str] = {}
         self._places = asyncio.Semaphore(PARALLEL)
 
     async def run(self, wanted: Mapping[str, tuple[Demand, ...]]) -> None:
@@ -90,8 +92,10 @@ class Round:
         await _all(map(self._take_back, self._takings))
         await _all(map(self._write, desks))
         await _all(map(self._offer, self._offers))
-        await _all(self._retire(*each) for each in self._superfluous)
-        await _all(self._adopt(name, desk) for desk in desks for name in self._desks.handmade(desk))
+        ending = [("", pool) for desk in desks if desk.is_terminating for pool in self._desks.automatic(desk)]
+        await _all(self._retire(*each) for each in {pool: text for text, pool in (*ending, *self._superfluous)}.items())
+        if self._applications is not None:
+            await _all(self._adopt(name, desk) for desk in desks for name in self._desks.handmade(desk))
 
     async def _bear(self, wanted: Mapping[str, tuple[Demand, ...]]) -> None:
         """A pool for each demand that has none where there is room. The accounts give them addresses afterwards."""
@@ -118,6 +122,7 @@ class Round:
         """Every pool of the application takes one step; those that nobody asks for are to go."""
         kept: set[str] = set()
         refusals: dict[Demand, str] = {}
+        reason = "SubnetExhausted"
         for demand in demands:
             holdings = self._desks.holdings(demand)
             room = self._desks.room(demand)
@@ -127,6 +132,8 @@ class Round:
             elif found.birth is not None:
                 # It was refused a moment ago, or the room went to somebody else: another turn decides.
                 self._again(text, found.birth, True)
+                if why := self._refused.get(text):
+                    refusals[demand], reason = f"no pool can be made for it: {why}", "PoolRefused"
             for nth, holding in enumerate(holdings):
                 share = found.by_pool[holding.pool]
                 if share or nth == 0:
@@ -134,21 +141,24 @@ class Round:
                 desk = self._desks.at(holding.subnet)
                 if desk is not None:
                     self._step(text, demand, holding, share, desk)
-        if refusals:
-            listed = {name for demand in refusals for name in demand.subnets}
-            application = next(iter(refusals)).application
-            self._unserved.refuse(text, application, listed, "SubnetExhausted", "; ".join(refusals.values()))
-        else:
-            self._unserved.forgive(text)
+        self._tell(text, reason, refusals)
         for name in self._pools.of_application(text):
             if name not in kept:
                 self._superfluous.append((text, name))
                 self._finish(text, name)
 
+    def _tell(self, text: str, reason: str, refusals: Mapping[Demand, str]) -> None:
+        if not refusals:
+            self._unserved.forgive(text)
+            return
+        listed = {name for demand in refusals for name in demand.subnets}
+        application = next(iter(refusals)).application
+        self._unserved.refuse(text, application, listed, reason, "; ".join(refusals.values()))
+
     def _finish(self, text: str, pool: str) -> None:
         """What a pool had begun to give back is given back, also when its application asks for it no longer."""
         desk = self._desks.of_pool(pool)
-        if desk is None or desk.is_terminating or self._pools.is_terminating(pool):
+        if desk is None or desk.is_terminating or self._pools.is_terminating(pool) or self._pools.is_unadopted(pool):
             return
         holding = self._pools.holding(pool, desk.name, desk.recorded(pool))
         if holding.is_observed and holding.offered <= holding.recorded and holding.offered != holding.recorded:
@@ -163,6 +173,9 @@ class Round:
         )
 
     def _step(self, text: str, demand: Demand, holding: Holding, share: int, desk: Desk) -> None:
+        if self._pools.is_unadopted(holding.pool):
+            # It grows, and gives nothing back.
+            share = max(share, holding.recorded.size)
         step = desk.resize(holding, share, demand.application.text)
         self._offers.append(_Offer(text, holding.pool, step.offered, demand, desk))
         if step.settled is not None:
@@ -177,7 +190,7 @@ class Round:
         """An entry without pool: that is gone for good, which only the API server knows, or not shown to us yet."""
 
         async def act() -> None:
-            if await self._pools.is_gone(pool, desk.name):
+            if await self._pools.is_gone(pool, desk.subnet.subnet):
                 desk.drop(pool)
 
         await self._try("account_not_dropped", "", desk.name, act)
@@ -211,7 +224,7 @@ class Round:
 
     async def _offer(self, offer: _Offer) -> None:
         if offer.desk.name not in self._written:
-            self._again(offer.text, offer.desk.name, False)
+            self._again(offer.text, "", offer.desk.name in self._refused)
             return
         await self._try(
             "pool_not_resized",
@@ -220,17 +233,17 @@ class Round:
             lambda: self._pools.offer(offer.pool, offer.ips, offer.demand, offer.desk.name),
         )
 
-    async def _retire(self, text: str, pool: str) -> None:
+    async def _retire(self, pool: str, text: str) -> None:
         """A pool that its application asks for no longer goes: at once with the application, else when nobody uses it.
 
         One that is not to be reclaimed stays, unless its subnet goes.
         """
         purpose, applications = self._pools.purpose(pool), self._applications
-        if purpose is None or applications is None or self._pools.is_terminating(pool):
+        if purpose is None or self._pools.is_terminating(pool):
             return
         desk = self._desks.of_pool(pool)
         ends = desk is None or desk.is_terminating
-        if not purpose.is_reclaimed and not ends:
+        if (not purpose.is_reclaimed and not ends) or self._pools.is_unadopted(pool):
             return
         loan = None if desk is None else desk.accounts.get(pool)
         # Labels cut long names.
@@ -238,7 +251,7 @@ class Round:
         application = replace(full or purpose.application, uid=purpose.application.uid)
 
         async def act() -> None:
-            is_gone = True if ends else await applications.is_gone(application)
+            is_gone = True if ends else applications and await applications.is_gone(application)
             if is_gone or (is_gone is False and not self._pools.in_use(pool)):
                 await self._pools.delete(pool)
                 self._pools.waiting.discard(pool)
@@ -266,6 +279,7 @@ class Round:
             self._again(text, subnet, False)
         except (ApiError, Unreachable, errors.IpamError) as error:
             _log.warning(event, application=text, subnet=subnet, why=str(error))
+            self._refused[text or subnet] = str(error)
             self._again(text, subnet, True)
 
 

@@ -74,6 +74,7 @@ class Subnets:
         self._overlaps: Mapping[str, SubnetOverlap] = {}
         # UIDs of those whose status this process wrote last, as far as anybody can know.
         self._mine: set[str] = set()
+        self._is_noting = False
         self.cache = Cache(client, SPIDER_SUBNETS, clock=clock, on_change=self._on_subnet)
         books.on_pool.append(self._on_pool)
 
@@ -135,7 +136,9 @@ class Subnets:
         self._mine.discard(meta["uid"])
         written = await self._client.replace(SPIDER_SUBNETS, body, subresource="status")
         self._mine.add(meta["uid"])
+        self._is_noting = True
         self.cache.note(written)
+        self._is_noting = False
         return written
 
     async def let_go(self, raw: Object) -> None:
@@ -144,9 +147,12 @@ class Subnets:
 
     def _on_subnet(self, change: Change) -> None:
         raw = change.new or change.old
-        self._stale = True
-        if raw is not None:
-            self._tell(raw["metadata"]["name"])
+        if raw is None or self._is_noting:
+            # What this process has just written is no news to it.
+            return
+        if change.old is None or change.new is None or change.old.get("spec") != change.new.get("spec"):
+            self._stale = True
+        self._tell(raw["metadata"]["name"])
 
     def _on_pool(self, name: str) -> None:
         """Most changes of a pool are of its status."""

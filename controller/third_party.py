@@ -36,7 +36,7 @@ class OnChange(Protocol):
 
 
 class ThirdParty:
-    """`names` are written as kubectl takes them: `plural.version.group`."""
+    """`names` are written as kubectl takes them: `plural.version.group`, or `plural.version` in the core group."""
 
     def __init__(self, client: KubeClient, names: Iterable[str], *, clock: Clock, on_change: OnChange) -> None:
         self._client = client
@@ -95,9 +95,10 @@ class ThirdParty:
         await cache.run()
 
     async def _found(self, name: str) -> Resource | None:
-        plural, version, group = name.split(".", 2)
+        plural, version, *groups = name.split(".", 2)
+        group = "".join(groups)
         try:
-            listed = await self._client.raw("GET", f"/apis/{group}/{version}")
+            listed = await self._client.raw("GET", f"/apis/{group}/{version}" if group else f"/api/{version}")
         except (ApiError, Unreachable) as error:
             if not isinstance(error, ApiError) or error.status != 404:
                 _log.warning("third_party_kind_not_read", kind=name, why=str(error))

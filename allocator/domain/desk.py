@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class Desk:
-    """`automatic` and `handmade` are the pools that there are, `withheld` what is not lent though the subnet has it:
-    reservations and its gateway. A subnet that is being deleted lends nothing, and lets pools made by hand alone.
+    """`automatic` and `handmade` are the subnet's pools. `withheld` is what no pool is to have, though the subnet does:
+    reservations and its gateway; `others`, what pools have that are not the subnet's own. One that is being deleted
+    lends nothing, and lets pools made by hand alone.
 
     An entry whose pool is not there stands until somebody has made sure of that (`strays`, `drop`): until then its
     addresses are not lent to others.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a subnet and its surroundings
         self,
         subnet: Extent,
         accounts: Accounts,
@@ -30,11 +31,13 @@ class Desk:
         automatic: Iterable[Extent],
         handmade: Iterable[Extent],
         withheld: IntervalSet,
+        others: IntervalSet,
         is_terminating: bool,
     ) -> None:
         self.subnet = subnet
         self.is_terminating = is_terminating
         self._withheld = withheld
+        self._others = others
         self._automatic = {pool.name: pool for pool in automatic}
         self._handmade = {pool.name: pool for pool in handmade}
         self._nothing = IntervalSet(subnet.version)
@@ -76,7 +79,7 @@ class Desk:
             self.subnet.version, (span for pool in self._handmade.values() for span in pool.ips.spans)
         )
         free = self._nothing if self.is_terminating else self.free
-        step = resized(holding, share, free, self.subnet.ips - taken)
+        step = resized(holding, share, free, self.subnet.ips - taken - self._withheld)
         self.accounts[holding.pool] = Loan(step.recorded, application)
         self.free = self.free - step.recorded
         return step
@@ -101,4 +104,4 @@ class Desk:
     def _count(self) -> IntervalSet:
         pools: Mapping[str, Extent] = self._automatic | self._handmade
         offered = IntervalSet.of(self.subnet.version, (span for pool in pools.values() for span in pool.ips.spans))
-        return self.subnet.ips - lent(self.accounts, self.subnet.version) - offered - self._withheld
+        return self.subnet.ips - lent(self.accounts, self.subnet.version) - offered - self._withheld - self._others

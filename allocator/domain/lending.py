@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from allocator.domain import fields
-from allocator.domain.addresses import IntervalSet
+from allocator.domain.addresses import COUNT_LIMIT, IntervalSet
 from allocator.domain.overlap import total_of
 from allocator.domain.usage import json_at
 
@@ -100,7 +100,7 @@ def shares(size: int, holdings: Sequence[Holding], room: Mapping[str, int]) -> S
     for holding in holdings:
         by_pool[holding.pool] = min(holding.recorded.size, rest)
         rest -= by_pool[holding.pool]
-    if rest == 0 and holdings:
+    if rest == 0:
         return Shares(by_pool)
     found = next((subnet for subnet, free in room.items() if free >= rest), None)
     if found is None:
@@ -150,14 +150,17 @@ def by_hand(offered: IntervalSet, total: IntervalSet, others: IntervalSet) -> In
     return (offered & total) - others
 
 
-def told(missing: int, size: int, room: Mapping[str, int]) -> str:
-    """Why an application does not get all that it asks for, and what to do."""
-    has = fields.some_of([f"{count} in {name}" for name, count in room.items()])
+def told(missing: int, size: int, subnets: Iterable[str]) -> str:
+    """Why an application does not get all that it asks for, and what to do. Without what is free at the moment: each
+    change of that would be another event.
+    """
     return (
-        f"{missing} of {size} addresses are missing, and no SpiderSubnet that it lists has so many free ({has}): add "
-        "addresses to spec.ips of one, list one more, or ask for fewer with ipam.spidernet.io/ippool-ip-number"
+        f"{missing} of {size} addresses are missing, and no SpiderSubnet that it lists has so many free "
+        f"({fields.some_of([*subnets])}): add addresses to spec.ips of one, list one more, or ask for fewer with "
+        "ipam.spidernet.io/ippool-ip-number"
     )
 
 
 def total(loans: Iterable[Loan]) -> int:
-    return sum(loan.ips.size for loan in loans)
+    """As a status field can hold it."""
+    return min(sum(loan.ips.size for loan in loans), COUNT_LIMIT)

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # Controllers that another controller may stand behind.
 _MIDDLEMEN: Final = {("apps/v1", "ReplicaSet"): REPLICA_SETS, ("batch/v1", "Job"): JOBS}
-# Top controllers remembered by the uid of the middleman, which never changes its owner for another pod's sake.
+# Top controllers remembered by the uid of the middleman. Not for long: a Deployment that is made again takes up the
+# ReplicaSets that the one before has left.
 REMEMBERED: Final = 1000
+REMEMBERED_S: Final = 30.0
 
 
 class Owners:
@@ -29,7 +31,7 @@ class Owners:
         self._client = client
         self._clock = clock
         self._rng = rng
-        self._owners: dict[str, Owner] = {}
+        self._owners: dict[str, tuple[Owner, float]] = {}
 
     async def of(self, pod: Pod) -> Owner:
         """The pod's top controller, or the pod itself. errors.Unavailable: no answer, try later."""
@@ -39,7 +41,9 @@ class Owners:
         resource = _MIDDLEMEN.get((controller.api_version, controller.kind))
         if resource is None:
             return controller
-        if controller.uid not in self._owners:
+        now = self._clock.monotonic()
+        known = self._owners.get(controller.uid)
+        if known is None or now - known[1] > REMEMBERED_S:
 
             async def attempt() -> Object | None:
                 try:
@@ -50,7 +54,10 @@ class Owners:
             what = f"read {resource.kind} {controller.name}"
             raw = await patiently(what, attempt, clock=self._clock, rng=self._rng)
             top = None if raw is None else decode_controller(raw)
+            if raw is None:
+                return controller
             if len(self._owners) >= REMEMBERED:
                 self._owners.clear()
-            self._owners[controller.uid] = top or controller
-        return self._owners[controller.uid]
+            known = top or controller, now
+            self._owners[controller.uid] = known
+        return known[0]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Kubernetes' own, each of which says by itself how many pods it runs.
 NATIVE: Final = (DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, DAEMON_SETS, JOBS, CRON_JOBS)
 BY_KIND: Final[Mapping[tuple[str, str], Resource]] = {(each.api_version, each.kind): each for each in (*NATIVE, PODS)}
+# Those of which another controller may be the application. An operator that owns a StatefulSet is none.
+MIDDLEMEN: Final = frozenset((each.api_version, each.kind) for each in (REPLICA_SETS, JOBS))
 # What is remembered of each.
 _METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
 _SPEC: Final = ("replicas", "completions", "parallelism")
@@ -46,14 +48,14 @@ class Workload:
 
 
 def trimmed(raw: Object) -> Object:
-    """A workload without what nobody here looks at: most of its size is the pod template. Of one that a controller
-    stands behind little more than its name is left.
+    """A workload without what nobody here looks at: most of its size is the pod template. Of a ReplicaSet or Job that a
+    controller stands behind little more than its name is left.
     """
     meta = raw["metadata"]
     controllers = [owner for owner in meta.get("ownerReferences") or () if owner.get("controller")]
     metadata = {key: meta[key] for key in _METADATA if key in meta} | {"ownerReferences": controllers}
     identity = {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
-    if controllers:
+    if controllers and (raw["apiVersion"], raw["kind"]) in MIDDLEMEN:
         return identity
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     kept: dict[str, Any] = {key: spec[key] for key in _SPEC if key in spec}
@@ -83,10 +85,10 @@ def ours(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 def decode_workload(raw: Object, *, replicas: int | None = None) -> Workload | None:
-    """A native workload, trimmed or not; None when a controller stands behind it. Of another kind that has a pod
-    template where Deployments have it, `replicas` is what its scale says.
+    """A native workload, trimmed or not; None for a ReplicaSet or Job that a controller stands behind. Of another kind
+    that has a pod template where Deployments have it, `replicas` is what its scale says.
     """
-    if decode_controller(raw) is not None:
+    if (raw["apiVersion"], raw["kind"]) in MIDDLEMEN and decode_controller(raw) is not None:
         return None
     meta, spec, kind = raw["metadata"], raw.get("spec") or {}, raw["kind"]
     around = (spec.get("jobTemplate") or {}).get("spec") or {} if kind == "CronJob" else spec

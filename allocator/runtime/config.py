@@ -54,8 +54,8 @@ class Conf:
 _FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
 _COUNT: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
 _NAMES: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string", "minLength": 1}, "uniqueItems": True}
-# plural.version.group, as kubectl takes it
-_KIND = r"^[a-z][a-z0-9-]*\.v[a-z0-9]+\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+# plural.version.group, as kubectl takes it; without a group it is the core one
+_KIND = r"^[a-z][a-z0-9-]*\.v[a-z0-9]+(\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$"
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {

@@ -38,7 +38,13 @@ def extent(name: str, offered: IntervalSet, kind: str = "SpiderIPPool") -> Exten
 
 def desk(accounts: dict[str, Loan], total: IntervalSet | None = None, **changes: Any) -> Desk:
     subnet = extent("dc1", upto(TOTAL) if total is None else total, "SpiderSubnet")
-    made: dict[str, Any] = {"automatic": [], "handmade": [], "withheld": NOTHING, "is_terminating": False}
+    made: dict[str, Any] = {
+        "automatic": [],
+        "handmade": [],
+        "withheld": NOTHING,
+        "others": NOTHING,
+        "is_terminating": False,
+    }
     return Desk(subnet, accounts, **made | changes)
 
 
@@ -60,6 +66,16 @@ def test_what_is_lent_reserved_or_offered_is_not_free() -> None:
     )
     assert opened.free == upto(TOTAL, 5)
     assert opened.accounts == {"auto": Loan(ips(1, 2), "app"), "hand": Loan(ips(3))}
+
+
+def test_what_others_have_of_the_network_is_not_free() -> None:
+    assert desk({}, others=ips(1, 2)).free == upto(TOTAL, 3)
+
+
+def test_an_address_that_is_reserved_after_it_was_lent_is_exchanged_and_stays_while_it_is_used() -> None:
+    opened = desk({"auto": Loan(ips(1, 2), "app")}, automatic=[extent("auto", ips(1, 2))], withheld=ips(1))
+    step = opened.resize(holding("auto", ips(1, 2), in_use=ips(1)), 2, "app")
+    assert (step.offered, step.recorded) == (ips(2, 3), ips(1, 2, 3))
 
 
 def test_a_pool_that_the_accounts_do_not_know_has_what_it_offers() -> None:

@@ -88,6 +88,16 @@ def test_an_application_has_the_name_and_uid_of_its_object() -> None:
     assert decoded(raw()).application == CART
 
 
+def test_what_an_operator_owns_is_an_application_all_the_same() -> None:
+    metadata = raw()["metadata"] | {
+        "ownerReferences": [
+            {"apiVersion": "example.com/v1", "kind": "Prometheus", "name": "k8s", "uid": "u1", "controller": True}
+        ]
+    }
+    found = decoded(raw("StatefulSet", metadata=metadata))
+    assert (found.application.kind, found.replicas, found.annotations) == ("StatefulSet", 3, OURS)
+
+
 def test_what_a_controller_stands_behind_is_no_application() -> None:
     assert decode_workload(owned("Deployment")) is None
     assert decode_workload(trimmed(owned("Deployment"))) is None
