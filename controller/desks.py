@@ -33,6 +33,8 @@ class Desks:
         self._pools = pools
         self._open: dict[str, Desk] = {}
         self._raws: dict[str, Object] = {}
+        # Of several subnets of one network those made first.
+        self._firsts: set[str] = set()
 
     def at(self, name: str) -> Desk | None:
         """None when there is no such subnet, or its network cannot be read."""
@@ -92,14 +94,11 @@ class Desks:
 
     def handmade(self, desk: Desk) -> list[str]:
         """Of two subnets of one network the older one has them."""
-        names = self._pools.of_network(desk.subnet.subnet) if self._is_first(desk) else ()
+        names = self._pools.of_network(desk.subnet.subnet) if desk.name in self._firsts else ()
         return [name for name in names if not self._pools.is_automatic(name)]
 
     def automatic(self, desk: Desk) -> list[str]:
         return [name for name in desk.accounts if self._pools.purpose(name) is not None]
-
-    def _is_first(self, desk: Desk) -> bool:
-        return bool(self._subnets.with_network(desk.subnet.subnet)[0]["metadata"]["uid"] == desk.subnet.uid)
 
     def _serves(self, name: str, demand: Demand, desk: Desk) -> bool:
         purpose = self._pools.purpose(name)
@@ -112,7 +111,8 @@ class Desks:
 
     def _opened(self, raw: Object, extent: Extent) -> Desk:
         accounts = decode_accounts(raw.get("status") or {}, extent.version)
-        is_first = self._subnets.with_network(extent.subnet)[0]["metadata"]["uid"] == raw["metadata"]["uid"]
+        if is_first := self._subnets.with_network(extent.subnet)[0]["metadata"]["uid"] == raw["metadata"]["uid"]:
+            self._firsts.add(extent.name)
         label = label_value(extent.name)
         automatic, handmade, others = [], [], []
         for name in self._pools.of_network(extent.subnet):
