@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from allocator.domain import lending
@@ -90,7 +91,10 @@ class Desks:
         ]
 
     def shares(self, demand: Demand, room: Mapping[str, int]) -> Shares:
-        return lending.shares(demand.size, self.holdings(demand), room)
+        """How the demand is shared out. What a pool is to give back, since it is reserved now, say, counts no more."""
+        good = {desk.name: desk.good for desk in self.lenders(demand)}
+        holdings = [replace(each, recorded=each.recorded & good[each.subnet]) for each in self.holdings(demand)]
+        return lending.shares(demand.size, holdings, room)
 
     def handmade(self, desk: Desk) -> list[str]:
         """Of two subnets of one network the older one has them."""

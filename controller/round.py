@@ -126,7 +126,7 @@ class Round:
         for demand in demands:
             holdings = self._desks.holdings(demand)
             room = self._desks.room(demand)
-            found = lending.shares(demand.size, holdings, room)
+            found = self._desks.shares(demand, room)
             if found.missing:
                 refusals[demand] = self._why(demand, found.missing, room)
             elif found.birth is not None:

@@ -65,6 +65,12 @@ class Desk:
     def room(self) -> int:
         return 0 if self.is_terminating else self.free.size
 
+    @property
+    def good(self) -> IntervalSet:
+        """What automatic pools may have. Of what they have already some may be none of it any more."""
+        taken = (span for pool in self._handmade.values() for span in pool.ips.spans)
+        return self.subnet.ips - IntervalSet.of(self.subnet.version, taken) - self._withheld
+
     def recorded(self, pool: str) -> IntervalSet:
         loan = self.accounts.get(pool)
         return self._nothing if loan is None else loan.ips
@@ -75,11 +81,8 @@ class Desk:
 
     def resize(self, holding: Holding, share: int, application: str) -> Resizing:
         """One step of the pool, in the accounts already."""
-        taken = IntervalSet.of(
-            self.subnet.version, (span for pool in self._handmade.values() for span in pool.ips.spans)
-        )
         free = self._nothing if self.is_terminating else self.free
-        step = resized(holding, share, free, self.subnet.ips - taken - self._withheld)
+        step = resized(holding, share, free, self.good)
         self.accounts[holding.pool] = Loan(step.recorded, application)
         self.free = self.free - step.recorded
         return step

@@ -159,7 +159,7 @@ class Judge:
     def _no_slot_loses_it(self, old: Record, new: Record | None, who: str) -> None:
         """I8: nobody gives up the address of a slot that its workload still counts, but for a double."""
         slot = old.slot
-        if slot is None or new is None or new.state is not State.COOLING:
+        if slot is None or new is None or new.state is not State.COOLING or old.state is State.COOLING:
             return
         doubles = [each for each in self.records.values() if each.slot == slot and each.state is not State.COOLING]
         is_wanted = self.offers.is_wanted(slot, since=self.now - VERDICT_S)
