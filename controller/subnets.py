@@ -137,8 +137,10 @@ class Subnets:
         written = await self._client.replace(SPIDER_SUBNETS, body, subresource="status")
         self._mine.add(meta["uid"])
         self._is_noting = True
-        self.cache.note(written)
-        self._is_noting = False
+        try:
+            self.cache.note(written)
+        finally:
+            self._is_noting = False
         return written
 
     async def let_go(self, raw: Object) -> None:
