@@ -20,6 +20,7 @@ from allocator.kube.client import KubeClient
 from allocator.kube.errors import NotFound
 from allocator.kube.resources import Resource
 from devcluster.plane import Kind, Plane, envtest
+from tests.plane.controllers import Controller, running_controller
 from tests.plane.support import WIDGET_DEFINITION, WIDGETS, Kubectl, eventually, install_crd
 from tests.plane.webhooks import Webhook, register, running_webhook
 
@@ -98,6 +99,13 @@ async def _apply_crds(plane: Plane) -> None:
             for definition in yaml.safe_load_all(path.read_text()):
                 if definition and definition.get("kind") == "CustomResourceDefinition":
                     await install_crd(client, definition)
+
+
+@pytest.fixture(scope="module")
+def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
+    """One for all tests of a file, with short times; a file that wants another has its own."""
+    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
+        yield running
 
 
 @pytest.fixture

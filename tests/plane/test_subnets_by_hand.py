@@ -9,7 +9,7 @@ import pytest
 from allocator.kube.resources import SPIDER_IP_POOLS, SPIDER_SUBNETS
 from devcluster.waiting import until
 from tests.plane.agents import make_pool
-from tests.plane.controllers import FINALIZER, running_controller, until_gone
+from tests.plane.controllers import FINALIZER, until_gone
 from tests.plane.subnets import (
     PREFIX,
     WITHIN_S,
@@ -24,18 +24,11 @@ from tests.plane.subnets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
-    from devcluster.plane import Plane
-    from tests.plane.controllers import Controller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("controller")
 
 
 async def _until_adopted(kube: KubeClient, name: str, subnet: str) -> Object:

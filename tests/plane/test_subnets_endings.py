@@ -10,7 +10,7 @@ from allocator.kube.errors import NotFound
 from allocator.kube.resources import DEPLOYMENTS, PODS, SPIDER_IP_POOLS, SPIDER_SUBNETS
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
-from tests.plane.controllers import make_record, running_controller, until_gone
+from tests.plane.controllers import make_record, until_gone
 from tests.plane.subnets import (
     PREFIX,
     WITHIN_S,
@@ -29,17 +29,11 @@ from tests.plane.subnets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
-    from devcluster.plane import Plane
     from tests.plane.controllers import Controller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("controller")
 
 
 async def _use(kube: KubeClient, namespace: str, pool: str, address: str) -> None:

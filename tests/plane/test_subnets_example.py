@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from allocator.kube.resources import DEPLOYMENTS, PODS, SPIDER_IP_POOLS
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod
-from tests.plane.controllers import make_record, running_controller, until_state
+from tests.plane.controllers import make_record, until_state
 from tests.plane.subnets import (
     PREFIX,
     WITHIN_S,
@@ -24,17 +22,8 @@ from tests.plane.subnets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
-    from devcluster.plane import Plane
     from tests.plane.controllers import Controller
-
-
-@pytest.fixture(scope="module")
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
 
 
 async def test_a_pool_follows_its_application_from_the_first_replica_to_the_last(

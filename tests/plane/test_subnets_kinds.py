@@ -17,7 +17,7 @@ from allocator.kube.resources import (
 )
 from devcluster.waiting import until
 from tests.plane.agents import make_node
-from tests.plane.controllers import FINALIZER, running_controller
+from tests.plane.controllers import FINALIZER
 from tests.plane.subnets import (
     PREFIX,
     WITHIN_S,
@@ -36,18 +36,12 @@ from tests.plane.subnets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Resource
     from devcluster.plane import Plane
-    from tests.plane.controllers import Controller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("controller")
 
 
 async def test_a_pool_says_whom_it_is_for_and_belongs_to_its_subnet(kube: KubeClient, namespace: str) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
-from allocator.kube.resources import DEPLOYMENTS, SPIDER_IP_POOLS, SPIDER_RESERVED_IPS, SPIDER_SUBNETS
+from allocator.kube.resources import (
+    DEPLOYMENTS,
+    SPIDER_IP_POOLS,
+    SPIDER_RESERVED_IPS,
+    SPIDER_SUBNETS,
+    VALIDATING_WEBHOOKS,
+)
+from devcluster.services import free_port
 from devcluster.waiting import until
 from tests.plane.agents import make_node, make_pod, make_pool
 from tests.plane.controllers import API, make_record, running_controller, until_gone
@@ -23,22 +28,18 @@ from tests.plane.subnets import (
     pools_of,
     scale,
     until_condition,
+    until_event,
     until_pool,
+    until_unserved,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from allocator.kube.client import KubeClient
+    from allocator.kube.resources import Object
     from devcluster.plane import Plane
     from tests.plane.controllers import Controller
-
-
-@pytest.fixture(scope="module")
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
 
 
 async def test_a_pool_whose_label_somebody_edits_keeps_its_addresses_while_pods_use_them(
@@ -125,6 +126,41 @@ async def test_an_address_that_is_reserved_after_it_was_lent_is_exchanged(
         {"apiVersion": API, "kind": "SpiderReservedIP", "metadata": {"name": "odd84"}, "spec": reserved},
     )
     await until_pool(kube, cart, "10.84.2.2-10.84.2.3")
+
+
+async def test_an_application_whose_pool_is_refused_is_told_and_served_once_it_is_not(
+    kube: KubeClient, namespace: str, controller: Controller
+) -> None:
+    await make_subnet(kube, "odd86", "10.86.2.1-10.86.2.9")
+    await kube.create(VALIDATING_WEBHOOKS, _that_nobody_answers("pools.example.com"))
+    cart = await make_deployment(kube, namespace, "cart", asks("odd86", number="2"), replicas=2)
+    told = await until_event(kube, cart, "PoolRefused")
+    assert "pools.example.com" in told["note"]
+    await until_unserved(kube, "odd86", cart)
+    await kube.delete(VALIDATING_WEBHOOKS, "pools.example.com")
+    await until_pool(kube, cart, "10.86.2.1-10.86.2.2")
+
+
+def _that_nobody_answers(name: str) -> Object:
+    webhook = {
+        "name": name,
+        "clientConfig": {"url": f"https://127.0.0.1:{free_port()}/"},
+        "rules": [
+            {
+                "apiGroups": [SPIDER_IP_POOLS.group],
+                "apiVersions": ["*"],
+                "operations": ["CREATE"],
+                "resources": [SPIDER_IP_POOLS.plural],
+                "scope": "*",
+            }
+        ],
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "timeoutSeconds": 1,
+        "failurePolicy": "Fail",
+    }
+    kind = {"apiVersion": VALIDATING_WEBHOOKS.api_version, "kind": VALIDATING_WEBHOOKS.kind}
+    return {**kind, "metadata": {"name": name}, "webhooks": [webhook]}
 
 
 async def test_without_automatic_pools_a_subnet_still_goes_with_those_that_it_has(

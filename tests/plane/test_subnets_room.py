@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocator.kube.resources import DEPLOYMENTS, SPIDER_SUBNETS
-from tests.plane.controllers import running_controller, until_gone
+from tests.plane.controllers import until_gone
 from tests.plane.subnets import (
     asks,
     lent_once,
@@ -28,18 +28,11 @@ from tests.plane.subnets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from allocator.kube.client import KubeClient
     from allocator.kube.resources import Object
-    from devcluster.plane import Plane
-    from tests.plane.controllers import Controller
 
 
-@pytest.fixture(scope="module", autouse=True)
-def controller(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]:
-    with running_controller(plane.kubeconfig, "default", tmp_path_factory.mktemp("controller")) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("controller")
 
 
 async def _contenders(kube: KubeClient, namespace: str, subnet: str, count: int) -> list[Object]:
